@@ -1,1 +1,7 @@
 //! bellows-registry
+pub mod backend;
+pub mod clock;
+pub mod entropy;
+pub mod id;
+pub mod key;
+pub mod spec;
