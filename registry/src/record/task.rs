@@ -1,0 +1,159 @@
+//! A published task, and its assignment to a worker.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Record, Tally};
+use crate::clock::{Instant, Now, WallMillis};
+use crate::id::ResultSlot;
+use crate::spec::{Backoff, Retention, Span};
+
+/// When something becomes due, told twice (law 16).
+///
+/// Whoever sees the record arrive counts `delay` from that moment; whoever reads it
+/// from a list goes by the writer's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delay {
+    /// The wait, in milliseconds.
+    #[serde(rename = "delayMs")]
+    pub millis: u64,
+    /// When that is over by the writer's wall clock.
+    #[serde(rename = "dueByWriter")]
+    pub due_by_writer: WallMillis,
+}
+
+/// How a record came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// By a watch, as it was written.
+    Live,
+    /// From a list, some time after it was written.
+    Listed,
+}
+
+impl Delay {
+    /// A wait that begins now.
+    pub fn from_now(wait: Duration, now: WallMillis) -> Self {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        Self { millis, due_by_writer: now.plus(wait) }
+    }
+
+    /// When the wait is over for an observer at `now`.
+    pub fn due(&self, seen: Seen, now: &Now) -> Instant {
+        match seen {
+            Seen::Live => now.instant + Duration::from_millis(self.millis).min(crate::clock::FAR),
+            Seen::Listed => now.instant_of(self.due_by_writer),
+        }
+    }
+}
+
+/// A published task. Immutable.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Where its terminal record will go.
+    pub slot: ResultSlot,
+    /// When it was published, by the publisher's clock. For people only.
+    pub published: WallMillis,
+    /// The wait before its first attempt.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Delay>,
+    /// What the publisher attached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The payload, as the publisher encoded it.
+    #[serde(skip)]
+    pub payload: Bytes,
+}
+
+impl Record for TaskRecord {
+    fn body(&self) -> &[u8] {
+        &self.payload
+    }
+    fn set_body(&mut self, body: Bytes) {
+        self.payload = body;
+    }
+}
+
+/// Whether a task shares its worker with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// It does.
+    #[default]
+    Shared,
+    /// It is suspected of killing its workers, and has this one to itself (law 17).
+    Alone,
+}
+
+/// A task given to a worker: everything the worker needs to run and to end it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignmentRecord {
+    /// The number of this attempt, from 1.
+    pub number: u32,
+    /// The task is parked when attempt number `max_attempts` fails.
+    pub max_attempts: u32,
+    /// The time one attempt may take.
+    pub timeout: Span,
+    /// The waits between attempts.
+    pub backoff: Backoff,
+    /// How long the terminal record is kept.
+    pub retention: Retention,
+    /// Where the terminal record goes.
+    pub slot: ResultSlot,
+    /// When the task was published, by the publisher's clock.
+    pub published: WallMillis,
+    /// What happened to the task before.
+    #[serde(default, skip_serializing_if = "Tally::is_zero")]
+    pub tally: Tally,
+    /// Whether the task has the worker to itself.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Set once somebody asked to cancel the task.
+    #[serde(default)]
+    pub cancel: bool,
+    /// What the publisher attached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Whether the payload is the body of this record; else it is read from the task.
+    pub inline: bool,
+    /// The payload, if inline.
+    #[serde(skip)]
+    pub payload: Bytes,
+}
+
+impl Record for AssignmentRecord {
+    fn body(&self) -> &[u8] {
+        &self.payload
+    }
+    fn set_body(&mut self, body: Bytes) {
+        self.payload = body;
+    }
+}
+
+// A payload may be secret: `Debug` shows its size, not its content.
+
+impl fmt::Debug for TaskRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRecord")
+            .field("slot", &self.slot)
+            .field("delay", &self.delay)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AssignmentRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AssignmentRecord")
+            .field("number", &self.number)
+            .field("tally", &self.tally)
+            .field("isolation", &self.isolation)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
