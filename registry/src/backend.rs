@@ -18,6 +18,7 @@
 
 mod error;
 pub mod memory;
+pub mod rules;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
