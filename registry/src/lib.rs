@@ -1,10 +1,13 @@
 //! bellows-registry
 pub mod backend;
+pub mod backoff;
 pub mod clock;
 pub mod entropy;
 pub mod id;
 pub mod key;
+pub mod mirror;
 pub mod record;
+pub mod session;
 pub mod spec;
 pub mod state;
 pub mod txn;

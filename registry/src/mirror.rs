@@ -1,0 +1,204 @@
+//! A range of the registry, followed: list at revision R, watch from R + 1.
+//!
+//! # Expected flow
+//! [`Mirror::next`] first answers [`MirrorEvent::Listed`], then [`MirrorEvent::Changed`]
+//! for ever. The holder folds them into a view of its own.
+//!
+//! # Guarantees
+//! No change is skipped and none is told twice: a broken watch resumes after the last
+//! *complete* revision, and where that is compacted the range is listed again, and
+//! `Listed` replaces all that was known (law 12).
+//!
+//! # Caveats
+//! The mirror retries for ever, with back-off; an [`MirrorEvent::Interrupted`] tells
+//! the holder that what it knows may be old. Every list is a list of pages pinned at
+//! one revision, so that no answer is larger than a few MiB.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::time::{Instant, sleep_until};
+
+use crate::backend::{
+    BackendError, Changes, Class, DynBackend, Entry, RangeAnswer, RangeRequest, Revision, WatchRequest,
+    WatchStream,
+};
+use crate::backoff::Waits;
+use crate::clock;
+use crate::key::KeyRange;
+
+/// What a mirror tells.
+#[derive(Debug)]
+pub enum MirrorEvent {
+    /// Everything in the range, at one revision. Replaces what was known.
+    Listed {
+        /// The revision listed at.
+        revision: Revision,
+        /// The entries, in the order of keys.
+        entries: Vec<Entry>,
+    },
+    /// What changed since.
+    Changed(Changes),
+    /// The registry cannot be followed now. Told at each failure; the mirror goes on.
+    Interrupted(BackendError),
+}
+
+/// Follows one range.
+#[derive(Debug)]
+pub struct Mirror {
+    backend: DynBackend,
+    range: KeyRange,
+    waits: Waits,
+    stage: Stage,
+}
+
+/// Each stage holds only what exists in it.
+enum Stage {
+    /// Collecting pages.
+    Listing(Listing),
+    /// Everything up to `complete` is told; the watch is to be opened.
+    Opening { complete: Revision },
+    /// The watch is open.
+    Following { complete: Revision, stream: WatchStream },
+    /// Waiting before trying again.
+    Pausing { until: Instant, then: Box<Stage> },
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listing(listing) => write!(f, "Listing({} entries)", listing.entries.len()),
+            Self::Opening { complete } => write!(f, "Opening after {complete}"),
+            Self::Following { complete, .. } => write!(f, "Following after {complete}"),
+            Self::Pausing { then, .. } => write!(f, "Pausing, then {then:?}"),
+        }
+    }
+}
+
+impl Mirror {
+    /// A mirror of `range`; nothing is sent before the first [`Mirror::next`].
+    pub fn new(backend: DynBackend, range: KeyRange) -> Self {
+        let waits = Waits::spread_by(&range.start);
+        let stage = Stage::Listing(Listing::of(range.clone()));
+        Self { backend, range, waits, stage }
+    }
+
+    /// Forgets everything and lists again: what is told next is newer than this call.
+    pub fn relist(&mut self) {
+        self.stage = Stage::Listing(Listing::of(self.range.clone()));
+    }
+
+    /// The next event. Cancel safe: nothing told is lost by dropping this future.
+    pub async fn next(&mut self) -> MirrorEvent {
+        loop {
+            match &mut self.stage {
+                Stage::Pausing { until, .. } => {
+                    sleep_until(*until).await;
+                    self.resume();
+                }
+                Stage::Listing(listing) => {
+                    let page = self.backend.range(listing.request()).await;
+                    match page.map(|page| listing.take(page)) {
+                        Ok(None) => {}
+                        Ok(Some((revision, entries))) => {
+                            self.stage = Stage::Opening { complete: revision };
+                            return MirrorEvent::Listed { revision, entries };
+                        }
+                        Err(error) => return self.interrupted(error),
+                    }
+                }
+                Stage::Opening { complete } => {
+                    let complete = *complete;
+                    let request = WatchRequest { range: self.range.clone(), from: complete + 1 };
+                    match self.backend.watch(request).await {
+                        Ok(stream) => self.stage = Stage::Following { complete, stream },
+                        Err(error) => return self.interrupted(error),
+                    }
+                }
+                Stage::Following { complete, stream } => match stream.next().await {
+                    Some(Ok(changes)) => {
+                        *complete = changes.complete.max(*complete);
+                        self.waits.succeeded();
+                        return MirrorEvent::Changed(changes);
+                    }
+                    Some(Err(error)) => return self.interrupted(error),
+                    None => return self.interrupted(BackendError::unknown("the watch ended")),
+                },
+            }
+        }
+    }
+
+    fn resume(&mut self) {
+        let placeholder = Stage::Opening { complete: 0 };
+        let stage = std::mem::replace(&mut self.stage, placeholder);
+        self.stage = match stage {
+            Stage::Pausing { then, .. } => *then,
+            other => other,
+        };
+    }
+
+    /// Decides where to go on after an error: behind the last complete revision, or
+    /// with a new list where history is gone.
+    fn interrupted(&mut self, error: BackendError) -> MirrorEvent {
+        let then = match (&mut self.stage, error.class()) {
+            (_, Class::Relist) => Stage::Listing(Listing::of(self.range.clone())),
+            (Stage::Listing(listing), _) => {
+                let mut again = Listing::of(self.range.clone());
+                again.limit = (listing.limit / 4).max(Listing::LEAST);
+                Stage::Listing(again)
+            }
+            (Stage::Opening { complete } | Stage::Following { complete, .. }, _) => {
+                Stage::Opening { complete: *complete }
+            }
+            (Stage::Pausing { .. }, _) => return MirrorEvent::Interrupted(error),
+        };
+        let until = clock::instant() + self.waits.after_failure();
+        self.stage = Stage::Pausing { until, then: Box::new(then) };
+        MirrorEvent::Interrupted(error)
+    }
+}
+
+/// A list in pages, all at the revision of the first.
+struct Listing {
+    range: KeyRange,
+    revision: Option<Revision>,
+    limit: usize,
+    entries: Vec<Entry>,
+}
+
+impl Listing {
+    const FIRST: usize = 500;
+    const LEAST: usize = 16;
+    const MOST: usize = 10_000;
+    /// Pages are sized by the last one so that each comes near this many bytes.
+    const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+    fn of(range: KeyRange) -> Self {
+        Self { range, revision: None, limit: Self::FIRST, entries: Vec::new() }
+    }
+
+    fn request(&self) -> RangeRequest {
+        RangeRequest { range: self.range.clone(), revision: self.revision, limit: self.limit }
+    }
+
+    /// Takes a page; answers everything once it was the last.
+    fn take(&mut self, page: RangeAnswer) -> Option<(Revision, Vec<Entry>)> {
+        let revision = *self.revision.get_or_insert(page.revision);
+        let bytes: usize = page.entries.iter().map(|e| e.key.len() + e.value.len() + 64).sum();
+        let last = page.entries.last().map(|entry| entry.key.clone());
+        let read = page.entries.len();
+        self.entries.extend(page.entries);
+        if !page.more || last.is_none() {
+            return Some((revision, std::mem::take(&mut self.entries)));
+        }
+        self.range.start = last.map_or_else(Bytes::new, successor);
+        self.limit = (Self::PAGE_BYTES * read.max(1) / bytes.max(1)).clamp(Self::LEAST, Self::MOST);
+        None
+    }
+}
+
+/// The first key after `key`.
+fn successor(key: Bytes) -> Bytes {
+    let mut next = Vec::from(key);
+    next.push(0);
+    next.into()
+}
