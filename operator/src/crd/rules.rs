@@ -1,0 +1,196 @@
+//! What the schema demands beyond types: CEL rules with messages, bounds, cuts.
+//!
+//! Tables only, read by `schema.rs`. A path is dotted; `[]` steps into the items of a
+//! list. Every list, map and text under `spec` has a bound, because the API server
+//! prices a CEL rule by the largest object it could meet.
+
+/// A CEL rule at a path of the schema.
+pub(super) struct Rule {
+    pub(super) at: &'static str,
+    pub(super) rule: &'static str,
+    pub(super) message: &'static str,
+}
+
+const fn rule(at: &'static str, rule: &'static str, message: &'static str) -> Rule {
+    Rule { at, rule, message }
+}
+
+/// Fields that hold a duration: the same form and limit everywhere.
+pub(super) const SPANS: [&str; 7] = [
+    "spec.execution.timeout",
+    "spec.execution.retry.backoff.initial",
+    "spec.execution.retry.backoff.max",
+    "spec.retention.succeeded",
+    "spec.retention.failed",
+    "spec.scaling.scaleToZeroAfter",
+    "spec.worker.drainTimeout",
+];
+
+/// The form of a duration. A rule on the field checks it, with a message; a rule that
+/// computes with the field must not fail on one that is malformed, so it asks first.
+pub(super) const SPAN_FORM: &str =
+    "size(self) > 1 && self.matches('^([0-9]{1,4}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?([0-9]{1,11}ms)?$')";
+
+/// Said of a malformed duration.
+pub(super) const SPAN_MESSAGE: &str =
+    "must be a duration in whole numbers with units, such as 300ms, 30s, 5m or 1h30m, and at most 8760h";
+
+pub(super) const RULES: [Rule; 21] = [
+    rule(
+        "",
+        "size(self.metadata.name) <= 63",
+        "the name of a TaskDefinition has at most 63 characters: it becomes a label of its pods",
+    ),
+    rule(
+        "spec.trigger",
+        "self == oldSelf",
+        "trigger cannot be changed: delete the TaskDefinition and create another one",
+    ),
+    rule(
+        "spec.execution.timeout",
+        "!self.matches('^([0-9]+(h|m|s|ms))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))",
+        "execution.timeout must be from 1s to 24h",
+    ),
+    rule(
+        "spec.execution.retry.backoff",
+        "!self.initial.matches('^([0-9]+(h|m|s|ms))+$') || !self.max.matches('^([0-9]+(h|m|s|ms))+$') || duration(self.initial) <= duration(self.max)",
+        "backoff.initial must not be longer than backoff.max",
+    ),
+    rule(
+        "spec.execution.retry.backoff.jitter",
+        "self.matches('^(100|[0-9]{1,2})%$')",
+        "jitter must be a percentage from 0% to 100%, such as 20%",
+    ),
+    rule(
+        "spec.scaling",
+        "self.minReplicas <= self.maxReplicas",
+        "scaling.minReplicas must not be greater than scaling.maxReplicas",
+    ),
+    rule(
+        "spec.worker.drainTimeout",
+        "!self.matches('^([0-9]+(h|m|s|ms))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))",
+        "worker.drainTimeout must be from 1s to 24h",
+    ),
+    rule(
+        "spec.worker.image",
+        "size(self) > 0 && !self.matches('[[:space:]]')",
+        "worker.image must name an image, such as registry.example/resize:1.4, without white space",
+    ),
+    rule(
+        "spec.worker.env[]",
+        "self.name.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$')",
+        "the name of an environment variable consists of letters, digits, '_', '-' and '.' and does not begin with a digit",
+    ),
+    rule(
+        "spec.worker.env[]",
+        "!self.name.startsWith('BELLOWS_')",
+        "environment variables that begin with BELLOWS_ are set by the operator",
+    ),
+    rule(
+        "spec.worker.env[]",
+        "!(has(self.value) && has(self.valueFrom))",
+        "an environment variable has either value or valueFrom, not both",
+    ),
+    rule(
+        "spec.worker.env[].valueFrom",
+        "[has(self.configMapKeyRef), has(self.secretKeyRef), has(self.fieldRef), has(self.resourceFieldRef)].filter(x, x).size() == 1",
+        "valueFrom has exactly one of configMapKeyRef, secretKeyRef, fieldRef and resourceFieldRef",
+    ),
+    rule(
+        "spec.worker.envFrom[]",
+        "has(self.configMapRef) != has(self.secretRef)",
+        "an entry of envFrom has exactly one of configMapRef and secretRef",
+    ),
+    rule(
+        "spec.worker.volumes[]",
+        "[has(self.configMap), has(self.secret), has(self.emptyDir), has(self.persistentVolumeClaim)].filter(x, x).size() == 1",
+        "a volume has exactly one of configMap, secret, emptyDir and persistentVolumeClaim; no other kind is allowed",
+    ),
+    rule(
+        "spec.worker.volumes[].name",
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "the name of a volume consists of lower-case letters, digits and '-'",
+    ),
+    rule("spec.worker.volumes[].configMap.items[].path", RELATIVE, RELATIVE_MESSAGE),
+    rule("spec.worker.volumes[].secret.items[].path", RELATIVE, RELATIVE_MESSAGE),
+    rule(
+        "spec.worker.volumeMounts[].mountPath",
+        "self.startsWith('/') && !self.contains(':') && self != '/'",
+        "mountPath must be an absolute path below / and without ':'",
+    ),
+    rule(
+        "spec.worker",
+        "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
+        "every entry of worker.volumeMounts must name one of worker.volumes",
+    ),
+    rule(
+        "spec.worker.serviceAccountName",
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+        "serviceAccountName must be the name of a ServiceAccount in the same namespace",
+    ),
+    rule(
+        "spec.worker.imagePullSecrets[]",
+        "has(self.name) && size(self.name) > 0",
+        "an entry of imagePullSecrets needs the name of a Secret",
+    ),
+];
+
+const RELATIVE: &str = "!self.startsWith('/') && !self.contains('..') && size(self) > 0";
+const RELATIVE_MESSAGE: &str = "path must be relative and must not contain '..'";
+
+/// Parts of the Kubernetes types that a worker cannot use: they are pruned by the API
+/// server, and refused by a client that asks for strict validation.
+pub(super) const CUTS: [&str; 8] = [
+    "spec.worker.env[].valueFrom.fileKeyRef",
+    "spec.worker.volumeMounts[].mountPropagation",
+    "spec.worker.volumeMounts[].recursiveReadOnly",
+    // The scheduler reads pod labels that our pods do not have per rollout.
+    "spec.worker.topologySpreadConstraints[].matchLabelKeys",
+    "spec.worker.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.namespaceSelector",
+    "spec.worker.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[].namespaceSelector",
+    "spec.worker.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[].podAffinityTerm.namespaceSelector",
+    "spec.worker.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[].namespaceSelector",
+];
+
+/// Where the descriptions of Kubernetes' own types are left out: they are the greater
+/// part of the CRD's size, and `kubectl explain pod.spec` has them.
+pub(super) const TERSE: [&str; 9] = [
+    "spec.worker.affinity",
+    "spec.worker.tolerations",
+    "spec.worker.topologySpreadConstraints",
+    "spec.worker.env",
+    "spec.worker.envFrom",
+    "spec.worker.volumeMounts",
+    "spec.worker.imagePullSecrets",
+    "spec.worker.resources",
+    "status.conditions",
+];
+
+/// Bounds that differ from the general ones of `schema.rs`.
+pub(super) const BOUNDS: [(&str, &str, u64); 16] = [
+    ("spec.worker.image", "maxLength", 512),
+    ("spec.worker.env", "maxItems", 128),
+    ("spec.worker.env[].name", "maxLength", 256),
+    ("spec.worker.env[].value", "maxLength", 32768),
+    ("spec.worker.envFrom", "maxItems", 32),
+    ("spec.worker.command[]", "maxLength", 8192),
+    ("spec.worker.args[]", "maxLength", 32768),
+    ("spec.worker.volumes", "maxItems", 32),
+    ("spec.worker.volumes[].name", "maxLength", 63),
+    ("spec.worker.volumeMounts", "maxItems", 64),
+    ("spec.worker.volumeMounts[].name", "maxLength", 63),
+    ("spec.worker.volumeMounts[].mountPath", "maxLength", 512),
+    ("spec.worker.tolerations", "maxItems", 32),
+    ("spec.worker.topologySpreadConstraints", "maxItems", 8),
+    ("spec.worker.imagePullSecrets", "maxItems", 16),
+    ("spec.worker.serviceAccountName", "maxLength", 253),
+];
+
+/// Lists whose entries have a name of their own, so that two writers can each own some.
+pub(super) const MAPS: [(&str, &str); 5] = [
+    ("status.conditions", "type"),
+    ("spec.worker.env", "name"),
+    ("spec.worker.volumes", "name"),
+    ("spec.worker.volumeMounts", "mountPath"),
+    ("spec.worker.imagePullSecrets", "name"),
+];
