@@ -197,6 +197,11 @@ impl Keyspace {
         KeyRange::prefix(format!("{}r/{def}/", self.root))
     }
 
+    /// Every terminal record.
+    pub fn all_outcomes_range(&self) -> KeyRange {
+        KeyRange::prefix(format!("{}r/", self.root))
+    }
+
     /// The terminal records of one publishing process.
     pub fn slot_range(&self, def: &DefinitionId, slot: ResultSlot) -> KeyRange {
         KeyRange::prefix(format!("{}r/{def}/{slot}/", self.root))

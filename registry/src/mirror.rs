@@ -14,8 +14,11 @@
 //! the holder that what it knows may be old. Every list is a list of pages pinned at
 //! one revision, so that no answer is larger than a few MiB.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::{
@@ -51,12 +54,16 @@ pub struct Mirror {
     stage: Stage,
 }
 
+/// A request under way. Kept across calls of [`Mirror::next`]: a holder that drops that
+/// future again and again must not begin a slow request again and again.
+type Pending<T> = Option<BoxFuture<'static, Result<T, BackendError>>>;
+
 /// Each stage holds only what exists in it.
 enum Stage {
     /// Collecting pages.
     Listing(Listing),
-    /// Everything up to `complete` is told; the watch is to be opened.
-    Opening { complete: Revision },
+    /// Everything up to `complete` is told; the watch is being opened.
+    Opening { complete: Revision, pending: Pending<WatchStream> },
     /// The watch is open.
     Following { complete: Revision, stream: WatchStream },
     /// Waiting before trying again.
@@ -67,7 +74,7 @@ impl std::fmt::Debug for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Listing(listing) => write!(f, "Listing({} entries)", listing.entries.len()),
-            Self::Opening { complete } => write!(f, "Opening after {complete}"),
+            Self::Opening { complete, .. } => write!(f, "Opening after {complete}"),
             Self::Following { complete, .. } => write!(f, "Following after {complete}"),
             Self::Pausing { then, .. } => write!(f, "Pausing, then {then:?}"),
         }
@@ -95,22 +102,23 @@ impl Mirror {
                     sleep_until(*until).await;
                     self.resume();
                 }
-                Stage::Listing(listing) => {
-                    let page = self.backend.range(listing.request()).await;
-                    match page.map(|page| listing.take(page)) {
-                        Ok(None) => {}
-                        Ok(Some((revision, entries))) => {
-                            self.stage = Stage::Opening { complete: revision };
-                            return MirrorEvent::Listed { revision, entries };
-                        }
-                        Err(error) => return self.interrupted(error),
+                Stage::Listing(listing) => match listing.page(&self.backend).await {
+                    Ok(None) => {}
+                    Ok(Some((revision, entries))) => {
+                        self.waits.succeeded();
+                        self.stage = Stage::Opening { complete: revision, pending: None };
+                        return MirrorEvent::Listed { revision, entries };
                     }
-                }
-                Stage::Opening { complete } => {
-                    let complete = *complete;
-                    let request = WatchRequest { range: self.range.clone(), from: complete + 1 };
-                    match self.backend.watch(request).await {
-                        Ok(stream) => self.stage = Stage::Following { complete, stream },
+                    Err(error) => return self.interrupted(error),
+                },
+                Stage::Opening { complete, pending } => {
+                    let (from, range) = (*complete + 1, self.range.clone());
+                    let opening = pending.get_or_insert_with(|| {
+                        let backend = Arc::clone(&self.backend);
+                        async move { backend.watch(WatchRequest { range, from }).await }.boxed()
+                    });
+                    match opening.await {
+                        Ok(stream) => self.stage = Stage::Following { complete: from - 1, stream },
                         Err(error) => return self.interrupted(error),
                     }
                 }
@@ -128,7 +136,7 @@ impl Mirror {
     }
 
     fn resume(&mut self) {
-        let placeholder = Stage::Opening { complete: 0 };
+        let placeholder = Stage::Opening { complete: 0, pending: None };
         let stage = std::mem::replace(&mut self.stage, placeholder);
         self.stage = match stage {
             Stage::Pausing { then, .. } => *then,
@@ -146,8 +154,8 @@ impl Mirror {
                 again.limit = (listing.limit / 4).max(Listing::LEAST);
                 Stage::Listing(again)
             }
-            (Stage::Opening { complete } | Stage::Following { complete, .. }, _) => {
-                Stage::Opening { complete: *complete }
+            (Stage::Opening { complete, .. } | Stage::Following { complete, .. }, _) => {
+                Stage::Opening { complete: *complete, pending: None }
             }
             (Stage::Pausing { .. }, _) => return MirrorEvent::Interrupted(error),
         };
@@ -163,6 +171,7 @@ struct Listing {
     revision: Option<Revision>,
     limit: usize,
     entries: Vec<Entry>,
+    pending: Pending<RangeAnswer>,
 }
 
 impl Listing {
@@ -173,14 +182,21 @@ impl Listing {
     const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
     fn of(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: Self::FIRST, entries: Vec::new() }
+        Self { range, revision: None, limit: Self::FIRST, entries: Vec::new(), pending: None }
     }
 
-    fn request(&self) -> RangeRequest {
-        RangeRequest { range: self.range.clone(), revision: self.revision, limit: self.limit }
+    /// Reads the next page; answers everything once it was the last.
+    async fn page(&mut self, backend: &DynBackend) -> Result<Option<(Revision, Vec<Entry>)>, BackendError> {
+        let request = RangeRequest { range: self.range.clone(), revision: self.revision, limit: self.limit };
+        let reading = self.pending.get_or_insert_with(|| {
+            let backend = Arc::clone(backend);
+            async move { backend.range(request).await }.boxed()
+        });
+        let page = reading.await;
+        self.pending = None;
+        Ok(self.take(page?))
     }
 
-    /// Takes a page; answers everything once it was the last.
     fn take(&mut self, page: RangeAnswer) -> Option<(Revision, Vec<Entry>)> {
         let revision = *self.revision.get_or_insert(page.revision);
         let bytes: usize = page.entries.iter().map(|e| e.key.len() + e.value.len() + 64).sum();

@@ -30,7 +30,7 @@ use crate::record::{AssignmentRecord, OutcomeRecord, ParkedRecord, Record, Tally
 pub use batch::{Batch, Rejected, Touched};
 pub use house::{
     campaign, close_definition, open_definition, put_singleton, put_worker, raise_term, register_worker,
-    write_policy,
+    write_meta, write_policy,
 };
 
 /// One attempt of one task on one worker: what an assignment's key says.

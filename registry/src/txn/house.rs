@@ -4,7 +4,7 @@ use super::{Move, Write, as_seen};
 use crate::backend::{Compare, Is, LeaseId, PutLease, Revision};
 use crate::id::{DefinitionId, TaskId, WorkerId};
 use crate::key::{Key, Keyspace};
-use crate::record::{LeaderRecord, OpenRecord, PolicyRecord, Record, TaskRecord, WorkerRecord};
+use crate::record::{LeaderRecord, MetaRecord, OpenRecord, PolicyRecord, Record, TaskRecord, WorkerRecord};
 
 /// Brings a worker to life under its lease. Its id was never used before (law 20).
 pub fn register_worker(
@@ -76,4 +76,9 @@ pub fn close_definition(space: &Keyspace, def: &DefinitionId) -> Move {
 pub fn put_singleton(space: &Keyspace, def: &DefinitionId, record: &TaskRecord) -> Move {
     let key = Key::Task(def.clone(), TaskId::SINGLETON);
     Write::new(space).when(&key, Is::Absent).put(&key, record.encode()).done()
+}
+
+/// Writes what the registry says of itself over what was read at `seen` (0 if nothing).
+pub fn write_meta(space: &Keyspace, seen: Revision, record: &MetaRecord) -> Move {
+    Write::new(space).when(&Key::Meta, as_seen(seen)).put(&Key::Meta, record.encode()).done()
 }

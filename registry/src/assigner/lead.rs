@@ -1,0 +1,247 @@
+//! Leading: one loop over what happens, each turn fold → plan → send.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::send::{self, Answered, Fate};
+use super::{Assigner, Left};
+use crate::backend::Revision;
+use crate::clock::{self, Now};
+use crate::demand::{self, DemandReport};
+use crate::mirror::{Mirror, MirrorEvent};
+use crate::plan::{self, Assumed, Plan};
+use crate::record::LeaderRecord;
+use crate::session::Session;
+use crate::upkeep;
+use crate::view::View;
+
+/// Requests under way at once: the ceiling of etcd is reached with few, and each more
+/// only adds to the latency.
+const IN_FLIGHT: usize = 2;
+/// Events folded before the next plan.
+const EVENTS_A_TURN: usize = 64;
+
+/// What the leader may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The view is older than the term: fold, do not plan.
+    CatchingUp,
+    /// Plan and send.
+    Planning,
+    /// An outcome is unknown: begin a new term before anything else (law 5).
+    Raising,
+}
+
+/// One time of leading.
+pub(super) struct Lead<'a> {
+    assigner: &'a Assigner,
+    session: &'a Session,
+    term: Revision,
+    stage: Stage,
+    mirror: Mirror,
+    view: View,
+    assumed: Assumed,
+    in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
+    plan: Plan,
+    fresh: bool,
+}
+
+impl<'a> Lead<'a> {
+    pub(super) fn new(assigner: &'a Assigner, session: &'a Session, term: Revision) -> Self {
+        let mirror = Mirror::new(Arc::clone(&assigner.backend), assigner.space.assigner_range());
+        Self {
+            assigner,
+            session,
+            term,
+            stage: Stage::CatchingUp,
+            mirror,
+            view: View::new(assigner.space.clone()),
+            assumed: Assumed::default(),
+            in_flight: FuturesUnordered::new(),
+            plan: Plan::default(),
+            fresh: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Left {
+        let lost = self.session.lost();
+        let upkeep = upkeep::run(Arc::clone(&self.assigner.backend), self.assigner.space.clone());
+        let mut upkeep = std::pin::pin!(upkeep);
+        loop {
+            self.session.tick();
+            if self.stage == Stage::Raising {
+                let raised = tokio::select! {
+                    () = stop.cancelled() => return Left::Stopped,
+                    () = lost.cancelled() => return Left::LeaseLost,
+                    raised = self.raise() => raised,
+                };
+                if !raised {
+                    return Left::Deposed;
+                }
+            }
+            let wake = self.wake();
+            tokio::select! {
+                () = stop.cancelled() => return Left::Stopped,
+                () = lost.cancelled() => return Left::LeaseLost,
+                never = &mut upkeep => match never {},
+                Some(answered) = self.in_flight.next(), if !self.in_flight.is_empty() => self.answered(answered),
+                event = self.mirror.next() => self.fold(event),
+                () = sleep_until(wake) => {}
+            }
+            self.fold_what_is_ready();
+            if self.is_deposed() {
+                return Left::Deposed;
+            }
+            self.decide();
+        }
+    }
+
+    /// When to look again although nothing happened.
+    fn wake(&self) -> Instant {
+        let tick = clock::instant() + self.session.ttl() / 4;
+        [self.plan.wake, self.assumed.next_retry()].into_iter().flatten().fold(tick, Instant::min)
+    }
+
+    fn fold(&mut self, event: MirrorEvent) {
+        let now = clock::now();
+        match event {
+            MirrorEvent::Listed { revision, entries } => {
+                self.view.replace(revision, &entries, &now);
+                self.fresh = true;
+                if self.stage == Stage::CatchingUp && plan::has_passed(&self.view, self.term) {
+                    // Whatever was sent in an earlier term is in this list, or void.
+                    self.assumed.clear();
+                    self.stage = Stage::Planning;
+                }
+            }
+            MirrorEvent::Changed(changes) => {
+                self.view.apply(&changes, &now);
+                self.fresh = true;
+            }
+            MirrorEvent::Interrupted(error) => {
+                tracing::warn!(%error, "the assigner's view may be old");
+                self.fresh = false;
+            }
+        }
+        self.assumed.end_passed(self.view.revision(), now.instant);
+    }
+
+    fn fold_what_is_ready(&mut self) {
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.mirror.next().now_or_never() else { break };
+            self.fold(event);
+        }
+        while let Some(Some(answered)) = self.in_flight.next().now_or_never() {
+            self.answered(answered);
+        }
+    }
+
+    /// Whether the view shows another leader. (The fence would say so too.)
+    fn is_deposed(&self) -> bool {
+        plan::has_passed(&self.view, self.term)
+            && self.stage == Stage::Planning
+            && self.view.leader(self.assigner.config.shard) != Some(self.term)
+    }
+
+    fn decide(&mut self) {
+        let now = clock::now();
+        self.assumed.end_passed(self.view.revision(), now.instant);
+        if self.stage == Stage::Planning {
+            self.plan = plan::assign(&self.view, &self.assumed, &now);
+            if self.in_flight.len() < IN_FLIGHT {
+                self.send(&now);
+            }
+        }
+        self.report(&now);
+    }
+
+    fn send(&mut self, now: &Now) {
+        let fence = self.assigner.space.term_fence(self.assigner.config.shard, self.term);
+        let maker = send::Maker {
+            space: &self.assigner.space,
+            view: &self.view,
+            entropy: &self.assigner.entropy,
+            fence,
+            now,
+        };
+        let room = IN_FLIGHT - self.in_flight.len();
+        for request in maker.requests(&self.plan, room) {
+            for (def, step) in request.steps() {
+                self.assumed.sent(def, step);
+            }
+            let backend = Arc::clone(&self.assigner.backend);
+            self.in_flight.push(request.send(backend).boxed());
+        }
+    }
+
+    fn answered(&mut self, answered: Answered) {
+        if self.stage == Stage::Raising {
+            return; // the next list says more than any answer of the old term
+        }
+        let now = clock::now();
+        match answered.fate {
+            Fate::Unknown => self.stage = Stage::Raising,
+            Fate::NotApplied => {
+                for (def, step) in &answered.steps {
+                    self.assumed.refused(def, step.task(), 0, now.instant);
+                }
+            }
+            // Ours no longer, unless an unanswered raise of ours was applied: find out.
+            Fate::Fenced => self.stage = Stage::Raising,
+            Fate::Answered { revision, applied } => {
+                for ((def, step), applied) in answered.steps.iter().zip(applied) {
+                    if applied {
+                        self.assumed.applied(def, step.task(), revision);
+                    } else {
+                        let retry = now.instant + send::RETRY_REFUSED;
+                        self.assumed.refused(def, step.task(), revision, retry);
+                    }
+                }
+            }
+        }
+        self.assumed.end_passed(self.view.revision(), now.instant);
+    }
+
+    /// Begins a new term, so that nothing sent in the old one can still be applied, and
+    /// lists from there. Answers whether we still lead.
+    async fn raise(&mut self) -> bool {
+        self.in_flight.clear();
+        let record = LeaderRecord { identity: self.assigner.config.identity.clone() };
+        let raise = send::Raise {
+            backend: &self.assigner.backend,
+            space: &self.assigner.space,
+            shard: self.assigner.config.shard,
+            lease: self.session.lease(),
+            record: &record,
+        };
+        let Some(term) = raise.until_answered(self.term, self.session).await else { return false };
+        tracing::info!(from = self.term, to = term, "an outcome was unknown: the term is raised");
+        self.term = term;
+        self.stage = Stage::CatchingUp;
+        self.mirror.relist();
+        true
+    }
+
+    fn report(&self, now: &Now) {
+        let planning = self.stage == Stage::Planning;
+        let report = DemandReport {
+            leading: true,
+            fresh: self.fresh && planning,
+            revision: self.view.revision(),
+            definitions: demand::report(&self.view, &self.plan, now.instant),
+            unreadable: self.view.unreadable(),
+        };
+        self.assigner.demand.send_if_modified(|old| {
+            let changed = **old != report;
+            if changed {
+                *old = Arc::new(report);
+            }
+            changed
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! What the assigner's view says about how much work there is: the one truth that
+//! the scaler, the status and the metrics read.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::backend::Revision;
+use crate::id::DefinitionId;
+use crate::plan::{Plan, Waiting};
+use crate::record::{PolicyState, WorkerState};
+use crate::view::{Definition, View};
+
+/// The work of all definitions, as the leading assigner sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DemandReport {
+    /// Whether this process leads. If not, nothing else here means anything.
+    pub leading: bool,
+    /// Whether the view is known to be current. If not, decide nothing from it (law 19).
+    pub fresh: bool,
+    /// The view's revision.
+    pub revision: Revision,
+    /// By definition.
+    pub definitions: BTreeMap<DefinitionId, Demand>,
+    /// Values in the registry that could not be read.
+    pub unreadable: usize,
+}
+
+/// The work of one definition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Demand {
+    /// Tasks due and nobody's: the backlog.
+    pub due: usize,
+    /// Tasks waiting for their time.
+    pub delayed: usize,
+    /// Tasks given to a worker.
+    pub assigned: usize,
+    /// Tasks given up until a person replays them.
+    pub parked: usize,
+    /// When the oldest task of the backlog became due.
+    pub oldest_due: Option<Instant>,
+    /// Living workers that take tasks.
+    pub workers: usize,
+    /// Their slots.
+    pub slots: usize,
+    /// Whether tasks are accepted.
+    pub open: bool,
+    /// How the definition stands, if it was ever applied.
+    pub state: Option<PolicyState>,
+    /// Why the backlog waits, if it does.
+    pub waiting: Option<Waiting>,
+}
+
+impl Demand {
+    /// Due and assigned: a definition with demand is not idle.
+    pub fn total(&self) -> usize {
+        self.due + self.assigned
+    }
+
+    fn of(definition: &Definition, waiting: Option<Waiting>, now: Instant) -> Self {
+        let due = definition.due_count(now);
+        let active = |state: WorkerState| state == WorkerState::Active;
+        let workers = definition.workers().values().filter(|w| active(w.record.state));
+        let (workers, slots) = workers.fold((0, 0), |(n, slots), w| (n + 1, slots + w.record.slots as usize));
+        Self {
+            due,
+            delayed: definition.waiting_count() - due,
+            assigned: definition.assigned_count(),
+            parked: definition.parked_count(),
+            oldest_due: definition.oldest_due().filter(|_| due > 0),
+            workers,
+            slots,
+            open: definition.is_open(),
+            state: definition.policy().map(|record| record.state),
+            waiting,
+        }
+    }
+}
+
+/// Reads the demand off a view and the plan made from it.
+pub fn report(view: &View, plan: &Plan, now: Instant) -> BTreeMap<DefinitionId, Demand> {
+    let definitions = view.definitions().iter();
+    definitions
+        .map(|(id, definition)| {
+            let waiting = plan.waiting.get(id).copied();
+            (id.clone(), Demand::of(definition, waiting, now))
+        })
+        .collect()
+}

@@ -1,0 +1,225 @@
+//! What to do next: `assign(&View, &Assumed, now) -> Plan`.
+//!
+//! Pure, and idempotent: planning again once the plan is in the view gives nothing to
+//! do (law 18). A plan is inert data that carries its reasons; executing it leaves no
+//! meaningful choice, only ids to draw and records to write.
+//!
+//! In this order, for each definition:
+//! 1. tasks of dead workers go back to the queue, or are parked if they keep losing
+//!    workers while alone;
+//! 2. tasks held beyond every bound go back (law 15);
+//! 3. due tasks are given to active workers with free slots, the freest first. A
+//!    suspect task waits for an idle worker and has it to itself (law 17).
+
+mod assumed;
+mod fill;
+mod write;
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::backend::Revision;
+use crate::clock::Now;
+use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
+use crate::record::Isolation;
+use crate::spec::Mode;
+use crate::txn::AsSeen;
+use crate::view::{Definition, View};
+
+pub use assumed::Assumed;
+pub use write::{Written, write};
+
+/// How many steps one plan has at most: what two full batches take.
+pub const MAX_STEPS: usize = 240;
+
+/// One thing to do. The names are those of the table of moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Give a task to a worker.
+    Assign {
+        /// The task.
+        task: TaskId,
+        /// The worker.
+        worker: WorkerId,
+        /// Whether the task has the worker to itself.
+        isolation: Isolation,
+        /// The revisions this was decided from.
+        seen: AsSeen,
+    },
+    /// Return a dead worker's task.
+    Lost {
+        /// The task.
+        task: TaskId,
+        /// The dead worker.
+        worker: WorkerId,
+        /// The attempt that was lost.
+        attempt: AttemptId,
+        /// Whether the task had the worker to itself.
+        isolation: Isolation,
+    },
+    /// Park a task that lost too many workers while alone. Its payload is read first.
+    LostForGood {
+        /// The task.
+        task: TaskId,
+        /// The last worker it lost.
+        worker: WorkerId,
+        /// The attempt that was lost.
+        attempt: AttemptId,
+    },
+    /// Return a task that a living worker held beyond every bound.
+    TakeBack {
+        /// The task.
+        task: TaskId,
+        /// The worker that holds it.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+}
+
+impl Step {
+    /// The task it is about.
+    pub fn task(&self) -> TaskId {
+        match self {
+            Self::Assign { task, .. }
+            | Self::Lost { task, .. }
+            | Self::LostForGood { task, .. }
+            | Self::TakeBack { task, .. } => *task,
+        }
+    }
+}
+
+/// Why due tasks of a definition are not being given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Waiting {
+    /// No policy is known: the definition was never applied.
+    NoPolicy,
+    /// The definition is on hold.
+    OnHold,
+    /// There is no active worker.
+    NoWorkers,
+    /// Every slot is taken.
+    NoFreeSlot,
+    /// A suspect task waits for an idle worker.
+    NoIdleWorker,
+    /// The plan is full; the next one goes on.
+    PlanFull,
+}
+
+/// What to do, and why the rest waits.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, by definition.
+    pub steps: Vec<(DefinitionId, Step)>,
+    /// Why due tasks remain, by definition.
+    pub waiting: BTreeMap<DefinitionId, Waiting>,
+    /// When to plan again even if nothing changes.
+    pub wake: Option<Instant>,
+}
+
+impl Plan {
+    fn wake_at(&mut self, at: Option<Instant>) {
+        self.wake = match (self.wake, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    fn is_full(&self) -> bool {
+        self.steps.len() >= MAX_STEPS
+    }
+}
+
+/// Plans for all definitions.
+pub fn assign(view: &View, assumed: &Assumed, now: &Now) -> Plan {
+    let mut plan = Plan::default();
+    for (id, definition) in view.definitions() {
+        lost(&mut plan, id, definition, assumed);
+        take_back(&mut plan, id, definition, assumed, now.instant);
+        give_out(&mut plan, id, definition, assumed, now.instant);
+        plan.wake_at(definition.next_due(now.instant));
+        plan.wake_at(definition.next_overdue().filter(|at| *at > now.instant));
+    }
+    plan
+}
+
+fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed) {
+    let max_disruptions =
+        definition.policy().map_or(u32::MAX, |record| record.policy.execution.max_disruptions);
+    for worker in definition.dead_workers() {
+        for task_id in definition.held_by(worker) {
+            if plan.is_full() {
+                return;
+            }
+            let Some(task) = definition.task(task_id).filter(|_| !assumed.is_busy(id, task_id)) else {
+                continue;
+            };
+            let Some(assigned) = task.assignment() else { continue };
+            let alone = assigned.isolation == Isolation::Alone;
+            let hopeless = alone && task.tally().losses_alone + 1 >= max_disruptions;
+            let (worker, attempt) = (worker.clone(), assigned.attempt);
+            let step = if hopeless {
+                Step::LostForGood { task: task_id, worker, attempt }
+            } else {
+                Step::Lost { task: task_id, worker, attempt, isolation: assigned.isolation }
+            };
+            plan.steps.push((id.clone(), step));
+        }
+    }
+}
+
+fn take_back(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) {
+    for task_id in definition.overdue(now) {
+        let held = definition.task(task_id).and_then(|task| task.assignment());
+        let Some(assigned) = held.filter(|_| !assumed.is_busy(id, task_id)) else { continue };
+        // A dead worker's tasks are returned as lost, above.
+        if plan.is_full() || !definition.workers().contains_key(&assigned.worker) {
+            continue;
+        }
+        let (worker, attempt) = (assigned.worker.clone(), assigned.attempt);
+        plan.steps.push((id.clone(), Step::TakeBack { task: task_id, worker, attempt }));
+    }
+}
+
+fn give_out(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) {
+    let mut due = definition.due(now).filter(|(task, _)| !assumed.is_busy(id, *task)).peekable();
+    if due.peek().is_none() {
+        return;
+    }
+    let waiting = match definition.policy().map(|record| record.policy.mode) {
+        None => Some(Waiting::NoPolicy),
+        Some(Mode::Hold) => Some(Waiting::OnHold),
+        Some(Mode::Active | Mode::HoldAndDrain) => None,
+    };
+    let waiting = waiting.or_else(|| {
+        let mut fill = fill::Fill::of(id, definition, assumed);
+        for (task_id, task) in due {
+            if plan.is_full() {
+                return Some(Waiting::PlanFull);
+            }
+            let isolation = if task.is_suspect() { Isolation::Alone } else { Isolation::Shared };
+            let Some((worker, revision)) = fill.take(isolation) else {
+                if let Some(reason) = fill.exhausted() {
+                    return Some(reason);
+                }
+                continue; // this one needs an idle worker; the next may not
+            };
+            let seen = AsSeen { tally: task.tally_revision(), worker: revision };
+            plan.steps.push((id.clone(), Step::Assign { task: task_id, worker, isolation, seen }));
+        }
+        fill.refused_suspects().then_some(Waiting::NoIdleWorker)
+    });
+    if let Some(reason) = waiting {
+        plan.waiting.insert(id.clone(), reason);
+    }
+}
+
+/// Whether everything up to `revision` is in the view: what an answer at `revision`
+/// taught is then known (law 6).
+pub fn has_passed(view: &View, revision: Revision) -> bool {
+    view.revision() >= revision
+}
+
+#[cfg(test)]
+mod tests;

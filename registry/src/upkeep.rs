@@ -1,0 +1,29 @@
+//! The leader's housekeeping: it runs beside the assigner's loop, while it leads.
+//!
+//! Nothing here is urgent, and nothing here may cost an idle registry a write.
+
+mod retention;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::backend::DynBackend;
+use crate::clock;
+use crate::key::Keyspace;
+
+/// The pause between two passes.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Runs for ever; dropped when its assigner no longer leads.
+pub(crate) async fn run(backend: DynBackend, space: Keyspace) -> Infallible {
+    loop {
+        sleep(EVERY).await;
+        match retention::pass(&backend, &space, clock::wall()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "terminal records past their time were removed"),
+            Err(error) => tracing::warn!(%error, "retention goes on in the next pass"),
+        }
+    }
+}

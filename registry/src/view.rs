@@ -1,0 +1,192 @@
+//! The world as maps, folded from changes.
+//!
+//! Everything the assigner and the scaler decide comes from here. Pure: the mirror
+//! hands in entries and changes with one reading of the clock; nothing here waits or
+//! sends. Folding does not depend on the order of keys within a revision, so that a
+//! transaction's changes may arrive in any order.
+//!
+//! Values that cannot be read (newer, damaged or foreign) are left alone and counted:
+//! their keys are known, their tasks are not planned.
+
+mod definition;
+mod task;
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use crate::backend::{Change, Changes, Entry, Revision};
+use crate::clock::Now;
+use crate::id::DefinitionId;
+use crate::key::{Key, Keyspace};
+use crate::record::{DecodeError, MetaRecord, Record, Seen};
+
+pub use definition::{Definition, WorkerView};
+pub use task::{Assigned, Task};
+
+/// Bytes of payload that a view keeps, so that assigning needs no read; what exceeds
+/// it is read by the worker instead.
+pub const PAYLOAD_BUDGET: usize = 32 * 1024 * 1024;
+
+/// The folded state of everything but the results.
+#[derive(Debug)]
+pub struct View {
+    space: Keyspace,
+    revision: Revision,
+    /// Revision of the leader key by shard, as seen.
+    leader: BTreeMap<u16, Revision>,
+    meta: Option<MetaRecord>,
+    definitions: BTreeMap<DefinitionId, Definition>,
+    unreadable: HashSet<Bytes>,
+    payload_bytes: usize,
+}
+
+impl View {
+    /// An empty view, which knows nothing yet.
+    pub fn new(space: Keyspace) -> Self {
+        Self {
+            space,
+            revision: 0,
+            leader: BTreeMap::new(),
+            meta: None,
+            definitions: BTreeMap::new(),
+            unreadable: HashSet::new(),
+            payload_bytes: 0,
+        }
+    }
+
+    /// Everything up to this revision is folded in; 0 before the first list.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The definitions that have a policy, a task or a worker.
+    pub fn definitions(&self) -> &BTreeMap<DefinitionId, Definition> {
+        &self.definitions
+    }
+
+    /// The mod-revision of a shard's leader key, if somebody leads.
+    pub fn leader(&self, shard: u16) -> Option<Revision> {
+        self.leader.get(&shard).copied()
+    }
+
+    /// What the registry says of itself.
+    pub fn meta(&self) -> Option<&MetaRecord> {
+        self.meta.as_ref()
+    }
+
+    /// How many values could not be read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// Replaces everything by a list. What was known of a task's due time stays, since
+    /// it may have been seen live, which is more exact.
+    pub fn replace(&mut self, revision: Revision, entries: &[Entry], now: &Now) {
+        let listed: HashSet<&Bytes> = entries.iter().map(|entry| &entry.key).collect();
+        let gone: Vec<Key> =
+            self.keys().into_iter().filter(|key| !listed.contains(&self.space.path(key))).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+        self.unreadable.retain(|key| listed.contains(key));
+        for entry in entries {
+            self.put(entry, Seen::Listed, now);
+        }
+        self.revision = revision;
+        self.forget_empty();
+    }
+
+    /// Folds in whole revisions.
+    pub fn apply(&mut self, changes: &Changes, now: &Now) {
+        for change in &changes.changes {
+            match change {
+                Change::Put(entry) => self.put(entry, Seen::Live, now),
+                Change::Delete { key, .. } => {
+                    self.unreadable.remove(key);
+                    if let Ok(key) = self.space.parse(key) {
+                        self.remove(&key);
+                    }
+                }
+            }
+        }
+        self.revision = self.revision.max(changes.complete);
+        self.forget_empty();
+    }
+
+    fn put(&mut self, entry: &Entry, seen: Seen, now: &Now) {
+        let stored = match self.space.parse(&entry.key) {
+            Ok(key) => self.store(&key, entry, seen, now),
+            Err(_) => Err(DecodeError::Foreign),
+        };
+        if stored.is_ok() {
+            self.unreadable.remove(&entry.key);
+        } else {
+            self.unreadable.insert(entry.key.clone());
+        }
+    }
+
+    fn store(&mut self, key: &Key, entry: &Entry, seen: Seen, now: &Now) -> Result<(), DecodeError> {
+        match key {
+            Key::Leader(shard) => {
+                self.leader.insert(*shard, entry.mod_revision);
+            }
+            Key::Meta => self.meta = Some(MetaRecord::decode(&entry.value)?),
+            Key::Policy(id)
+            | Key::Open(id)
+            | Key::Task(id, _)
+            | Key::Tally(id, _)
+            | Key::Assignment(id, ..)
+            | Key::Worker(id, _)
+            | Key::Parked(id, _) => {
+                let room = PAYLOAD_BUDGET.saturating_sub(self.payload_bytes);
+                let definition = self.definitions.entry(id.clone()).or_default();
+                let before = definition.payload_bytes();
+                let stored = definition.put(key, entry, definition::Reading { seen, now, room });
+                self.payload_bytes = self.payload_bytes + definition.payload_bytes() - before;
+                stored?;
+            }
+            // Not the assigner's yet, and not its business: nothing to know.
+            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Leader(shard) => {
+                self.leader.remove(shard);
+            }
+            Key::Meta => self.meta = None,
+            Key::Policy(id)
+            | Key::Open(id)
+            | Key::Task(id, _)
+            | Key::Tally(id, _)
+            | Key::Assignment(id, ..)
+            | Key::Worker(id, _)
+            | Key::Parked(id, _) => {
+                if let Some(definition) = self.definitions.get_mut(id) {
+                    let before = definition.payload_bytes();
+                    definition.remove(key);
+                    self.payload_bytes = self.payload_bytes + definition.payload_bytes() - before;
+                }
+            }
+            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
+        }
+    }
+
+    /// Every key the view knows.
+    fn keys(&self) -> Vec<Key> {
+        let leaders = self.leader.keys().map(|shard| Key::Leader(*shard));
+        let meta = self.meta.as_ref().map(|_| Key::Meta);
+        let definitions = self.definitions.iter().flat_map(|(id, definition)| definition.keys(id));
+        leaders.chain(meta).chain(definitions).collect()
+    }
+
+    fn forget_empty(&mut self) {
+        self.definitions.retain(|_, definition| !definition.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests;

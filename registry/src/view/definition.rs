@@ -1,0 +1,315 @@
+//! One definition's part of the view: its policy, queue, workers and assignments.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::task::{Assigned, Known, KnownTally, QueueKey, Task};
+use crate::backend::{Entry, Revision};
+use crate::clock::Now;
+use crate::id::{DefinitionId, TaskId, WorkerId};
+use crate::key::Key;
+use crate::record::{
+    AssignmentRecord, DecodeError, Isolation, PolicyRecord, Record, Seen, Tally, TaskRecord, WorkerRecord,
+    limits,
+};
+
+/// A living worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    /// The key's mod-revision: the assigner's fence against a cordon it has not seen.
+    pub revision: Revision,
+    /// What the worker says of itself.
+    pub record: WorkerRecord,
+}
+
+/// What a definition's tasks have been given to one worker, alive or not.
+#[derive(Debug, Default)]
+struct Held {
+    tasks: BTreeSet<TaskId>,
+    alone: usize,
+}
+
+/// One definition.
+#[derive(Debug, Default)]
+pub struct Definition {
+    policy: Option<PolicyRecord>,
+    open: bool,
+    tasks: HashMap<TaskId, Task>,
+    /// Tasks that exist and are nobody's, in the order they are to be given out.
+    queue: BTreeSet<QueueKey>,
+    workers: BTreeMap<WorkerId, WorkerView>,
+    held: BTreeMap<WorkerId, Held>,
+    /// Assignments by the time they are taken back.
+    overdue: BTreeSet<(Instant, TaskId)>,
+    parked: HashSet<TaskId>,
+    payload_bytes: usize,
+}
+
+/// How an entry came, and how many payload bytes may still be kept.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub(super) seen: Seen,
+    pub(super) now: &'a Now,
+    pub(super) room: usize,
+}
+
+/// What a worker is allowed beyond a time-out before its task is taken back: the
+/// handler's grace, and the time in which a dead worker would have been noticed.
+const TAKE_BACK_GRACE: Duration = Duration::from_secs(60);
+
+impl Definition {
+    /// The policy, if the definition was ever applied.
+    pub fn policy(&self) -> Option<&PolicyRecord> {
+        self.policy.as_ref()
+    }
+
+    /// Whether tasks are accepted.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// A task, if anything is known of it.
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
+    /// The tasks waiting and due at `now`, in the order they are to be given out.
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = (TaskId, &Task)> {
+        let due = self.queue.iter().take_while(move |key| key.due <= now);
+        due.filter_map(|key| self.tasks.get(&key.id).map(|task| (key.id, task)))
+    }
+
+    /// How many tasks are waiting and due. Costs as many steps.
+    pub fn due_count(&self, now: Instant) -> usize {
+        // Most often everything waiting is due: then nothing needs counting.
+        match self.queue.last() {
+            Some(last) if last.due <= now => self.queue.len(),
+            _ => self.queue.iter().take_while(|key| key.due <= now).count(),
+        }
+    }
+
+    /// How many tasks are waiting, due or not.
+    pub fn waiting_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The first moment after `now` at which a waiting task becomes due.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let after = QueueKey { due: now, revision: Revision::MAX, id: TaskId::from_bits(u128::MAX) };
+        self.queue.range(after..).next().map(|key| key.due)
+    }
+
+    /// When the task at the head of the queue became due.
+    pub fn oldest_due(&self) -> Option<Instant> {
+        self.queue.first().map(|key| key.due)
+    }
+
+    /// The living workers.
+    pub fn workers(&self) -> &BTreeMap<WorkerId, WorkerView> {
+        &self.workers
+    }
+
+    /// The tasks given to a worker, alive or not.
+    pub fn held_by(&self, worker: &WorkerId) -> impl Iterator<Item = TaskId> {
+        self.held.get(worker).into_iter().flat_map(|held| held.tasks.iter().copied())
+    }
+
+    /// How many tasks a worker has.
+    pub fn held_count(&self, worker: &WorkerId) -> usize {
+        self.held.get(worker).map_or(0, |held| held.tasks.len())
+    }
+
+    /// Whether a worker has a task that is to be its only one.
+    pub fn is_taken_alone(&self, worker: &WorkerId) -> bool {
+        self.held.get(worker).is_some_and(|held| held.alone > 0)
+    }
+
+    /// Workers that have tasks and no live key: dead.
+    pub fn dead_workers(&self) -> impl Iterator<Item = &WorkerId> {
+        self.held.keys().filter(|worker| !self.workers.contains_key(*worker))
+    }
+
+    /// Tasks that were assigned longer than any attempt may take.
+    pub fn overdue(&self, now: Instant) -> impl Iterator<Item = TaskId> {
+        self.overdue.iter().take_while(move |(at, _)| *at <= now).map(|(_, task)| *task)
+    }
+
+    /// When the next assignment is to be taken back.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.overdue.first().map(|(at, _)| *at)
+    }
+
+    /// How many tasks are assigned.
+    pub fn assigned_count(&self) -> usize {
+        self.overdue.len()
+    }
+
+    /// How many tasks are parked.
+    pub fn parked_count(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// The slots of all living workers, whether they take tasks or not.
+    pub fn slots(&self) -> usize {
+        self.workers.values().map(|worker| worker.record.slots as usize).sum()
+    }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.policy.is_none()
+            && !self.open
+            && self.tasks.is_empty()
+            && self.workers.is_empty()
+            && self.parked.is_empty()
+    }
+
+    pub(super) fn put(&mut self, key: &Key, entry: &Entry, at: Reading<'_>) -> Result<(), DecodeError> {
+        match key {
+            Key::Policy(_) => self.policy = Some(PolicyRecord::decode(&entry.value)?),
+            Key::Open(_) => self.open = true,
+            Key::Parked(_, id) => {
+                self.parked.insert(*id);
+            }
+            Key::Worker(_, worker) => {
+                let record = WorkerRecord::decode(&entry.value)?;
+                let view = WorkerView { revision: entry.mod_revision, record };
+                self.workers.insert(worker.clone(), view);
+            }
+            Key::Task(_, id) => {
+                let record = TaskRecord::decode(&entry.value)?;
+                self.change(*id, |task| task.learn(record, entry.mod_revision, at));
+            }
+            Key::Tally(_, id) => {
+                let tally = Tally::decode(&entry.value)?;
+                self.change(*id, |task| task.learn_tally(tally, entry.mod_revision, at));
+            }
+            Key::Assignment(_, worker, id, attempt) => {
+                let record = AssignmentRecord::decode(&entry.value)?;
+                let assigned = Assigned {
+                    worker: worker.clone(),
+                    attempt: *attempt,
+                    isolation: record.isolation,
+                    overdue: at.now.instant + record.timeout.get() + TAKE_BACK_GRACE,
+                    since: at.now.instant,
+                };
+                self.change(*id, |task| task.learn_assignment(assigned));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Policy(_) => self.policy = None,
+            Key::Open(_) => self.open = false,
+            Key::Parked(_, id) => {
+                self.parked.remove(id);
+            }
+            Key::Worker(_, worker) => {
+                self.workers.remove(worker);
+            }
+            Key::Task(_, id) => self.change(*id, |task| task.record = None),
+            Key::Tally(_, id) => self.change(*id, |task| task.tally = None),
+            Key::Assignment(_, worker, id, attempt) => self.change(*id, |task| {
+                // Only this attempt: a newer one may already stand in its place.
+                let same = |a: &Assigned| a.worker == *worker && a.attempt == *attempt;
+                if task.assignment.as_ref().is_some_and(same) {
+                    task.assignment = None;
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    /// Changes what is known of a task, and keeps every index true.
+    fn change(&mut self, id: TaskId, with: impl FnOnce(&mut Task)) {
+        let mut task = self.tasks.remove(&id).unwrap_or_default();
+        self.unindex(id, &mut task);
+        with(&mut task);
+        if !task.is_empty() {
+            self.index(id, &mut task);
+            self.tasks.insert(id, task);
+        }
+    }
+
+    fn unindex(&mut self, id: TaskId, task: &mut Task) {
+        self.payload_bytes -= task.payload_bytes();
+        if let Some(key) = task.queued.take() {
+            self.queue.remove(&key);
+        }
+        if let Some(assigned) = &task.assignment {
+            self.overdue.remove(&(assigned.overdue, id));
+            if let Some(held) = self.held.get_mut(&assigned.worker) {
+                held.tasks.remove(&id);
+                held.alone -= usize::from(assigned.isolation == Isolation::Alone);
+                if held.tasks.is_empty() {
+                    self.held.remove(&assigned.worker);
+                }
+            }
+        }
+    }
+
+    fn index(&mut self, id: TaskId, task: &mut Task) {
+        self.payload_bytes += task.payload_bytes();
+        task.queued = task.queue_key(id);
+        self.queue.extend(task.queued);
+        if let Some(assigned) = &task.assignment {
+            self.overdue.insert((assigned.overdue, id));
+            let held = self.held.entry(assigned.worker.clone()).or_default();
+            held.tasks.insert(id);
+            held.alone += usize::from(assigned.isolation == Isolation::Alone);
+        }
+    }
+
+    pub(super) fn keys(&self, id: &DefinitionId) -> Vec<Key> {
+        let mut keys = Vec::new();
+        keys.extend(self.policy.as_ref().map(|_| Key::Policy(id.clone())));
+        keys.extend(self.open.then(|| Key::Open(id.clone())));
+        keys.extend(self.workers.keys().map(|worker| Key::Worker(id.clone(), worker.clone())));
+        keys.extend(self.parked.iter().map(|task| Key::Parked(id.clone(), *task)));
+        for (task_id, task) in &self.tasks {
+            keys.extend(task.record.as_ref().map(|_| Key::Task(id.clone(), *task_id)));
+            keys.extend(task.tally.as_ref().map(|_| Key::Tally(id.clone(), *task_id)));
+            keys.extend(task.assignment.as_ref().map(|assigned| {
+                Key::Assignment(id.clone(), assigned.worker.clone(), *task_id, assigned.attempt)
+            }));
+        }
+        keys
+    }
+}
+
+impl Task {
+    fn learn(&mut self, record: TaskRecord, revision: Revision, at: Reading<'_>) {
+        if self.record.as_ref().is_some_and(|known| known.revision == revision) {
+            return; // known already, perhaps seen live: its due time stays
+        }
+        let due = record.delay.map_or(at.now.instant, |delay| delay.due(at.seen, at.now));
+        let keep = record.payload.len() <= limits::INLINE.min(at.room);
+        // A slice of the received buffer would keep all of it alive.
+        let payload = keep.then(|| bytes::Bytes::copy_from_slice(&record.payload));
+        let TaskRecord { published, slot, headers, .. } = record;
+        self.record = Some(Known { revision, due, published, slot, headers, payload });
+    }
+
+    fn learn_tally(&mut self, tally: Tally, revision: Revision, at: Reading<'_>) {
+        if self.tally.as_ref().is_some_and(|known| known.revision == revision) {
+            return;
+        }
+        let due = tally.delay.map(|delay| delay.due(at.seen, at.now));
+        self.tally = Some(KnownTally { revision, due, tally: Box::new(tally) });
+    }
+
+    fn learn_assignment(&mut self, assigned: Assigned) {
+        match &mut self.assignment {
+            // The same attempt written again, with a cancel flag: its clock runs on.
+            Some(known) if known.attempt == assigned.attempt => known.isolation = assigned.isolation,
+            other => *other = Some(assigned),
+        }
+    }
+}

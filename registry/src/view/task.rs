@@ -1,0 +1,130 @@
+//! What a view knows of one task: its record, its tally, its assignment.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::backend::Revision;
+use crate::clock::WallMillis;
+use crate::id::{AttemptId, ResultSlot, WorkerId};
+use crate::record::{Isolation, Tally};
+
+/// A task as far as a view knows it.
+#[derive(Debug, Default)]
+pub struct Task {
+    pub(super) record: Option<Known>,
+    pub(super) tally: Option<KnownTally>,
+    pub(super) assignment: Option<Assigned>,
+    /// Where the task stands in its definition's queue.
+    pub(super) queued: Option<QueueKey>,
+}
+
+/// The task record, without what deciding does not need.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) revision: Revision,
+    pub(super) due: Instant,
+    pub(super) published: WallMillis,
+    pub(super) slot: ResultSlot,
+    pub(super) headers: BTreeMap<String, String>,
+    /// The payload, unless it is too large to travel in an assignment.
+    pub(super) payload: Option<Bytes>,
+}
+
+#[derive(Debug)]
+pub(super) struct KnownTally {
+    pub(super) revision: Revision,
+    pub(super) due: Option<Instant>,
+    pub(super) tally: Box<Tally>,
+}
+
+/// A standing assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assigned {
+    /// To whom.
+    pub worker: WorkerId,
+    /// Under which attempt.
+    pub attempt: AttemptId,
+    /// Whether the task has the worker to itself.
+    pub isolation: Isolation,
+    /// When the assigner takes it back whatever the worker says (law 15).
+    pub overdue: Instant,
+    /// When this view first saw it.
+    pub since: Instant,
+}
+
+/// The order of waiting tasks: by due time, then by age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueKey {
+    pub(super) due: Instant,
+    pub(super) revision: Revision,
+    pub(super) id: crate::id::TaskId,
+}
+
+impl Task {
+    /// Whether the task itself is known, and not only something that points to it.
+    pub fn exists(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// The standing assignment, if any.
+    pub fn assignment(&self) -> Option<&Assigned> {
+        self.assignment.as_ref()
+    }
+
+    /// What happened to it so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.as_ref().map_or_else(Tally::default, |known| (*known.tally).clone())
+    }
+
+    /// Whether it must run alone (law 17).
+    pub fn is_suspect(&self) -> bool {
+        self.tally.as_ref().is_some_and(|known| known.tally.is_suspect())
+    }
+
+    /// The tally's mod-revision; 0 if there is none.
+    pub fn tally_revision(&self) -> Revision {
+        self.tally.as_ref().map_or(0, |known| known.revision)
+    }
+
+    /// When the next attempt may begin, if the task is known.
+    pub fn due(&self) -> Option<Instant> {
+        let known = self.record.as_ref()?;
+        Some(self.tally.as_ref().and_then(|tally| tally.due).unwrap_or(known.due))
+    }
+
+    /// Where its terminal record goes.
+    pub fn slot(&self) -> Option<ResultSlot> {
+        self.record.as_ref().map(|known| known.slot)
+    }
+
+    /// When it was published, by the publisher's clock.
+    pub fn published(&self) -> WallMillis {
+        self.record.as_ref().map(|known| known.published).unwrap_or_default()
+    }
+
+    /// What the publisher attached.
+    pub fn headers(&self) -> BTreeMap<String, String> {
+        self.record.as_ref().map(|known| known.headers.clone()).unwrap_or_default()
+    }
+
+    /// The payload, if it is small enough to travel in an assignment and was kept.
+    pub fn payload(&self) -> Option<&Bytes> {
+        self.record.as_ref().and_then(|known| known.payload.as_ref())
+    }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.payload().map_or(0, Bytes::len)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.record.is_none() && self.tally.is_none() && self.assignment.is_none()
+    }
+
+    /// Where the task belongs in the queue: nowhere unless it exists and is nobody's.
+    pub(super) fn queue_key(&self, id: crate::id::TaskId) -> Option<QueueKey> {
+        let (known, due) = (self.record.as_ref()?, self.due()?);
+        self.assignment.is_none().then_some(QueueKey { due, revision: known.revision, id })
+    }
+}

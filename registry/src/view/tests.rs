@@ -1,0 +1,148 @@
+//! What the fold owes: order within a revision does not matter, a list and a watch
+//! lead to the same view, indexes agree with the tasks.
+
+use std::time::Duration;
+
+use super::*;
+use crate::clock;
+use crate::id::{AttemptId, TaskId, WorkerId};
+use crate::record::{AssignmentRecord, Delay, Isolation, Tally, TaskRecord, WorkerRecord, WorkerState};
+
+fn def() -> DefinitionId {
+    DefinitionId::new("media", "resize").unwrap()
+}
+
+fn task_record(delay: Option<Delay>) -> TaskRecord {
+    TaskRecord {
+        slot: crate::id::ResultSlot::from_bits(1),
+        published: clock::WallMillis(0),
+        delay,
+        headers: BTreeMap::new(),
+        payload: Bytes::from_static(b"{}"),
+    }
+}
+
+fn entry(key: &Key, value: Bytes, revision: Revision) -> Entry {
+    let key = Keyspace::default().path(key);
+    Entry { key, value, create_revision: revision, mod_revision: revision, lease: None }
+}
+
+fn assignment(number: u32) -> AssignmentRecord {
+    let execution = crate::spec::Execution::default();
+    AssignmentRecord {
+        number,
+        max_attempts: 8,
+        timeout: execution.timeout,
+        backoff: execution.retry.backoff,
+        retention: crate::spec::Retention::default(),
+        slot: crate::id::ResultSlot::from_bits(1),
+        published: clock::WallMillis(0),
+        tally: Tally::default(),
+        isolation: Isolation::Shared,
+        cancel: false,
+        headers: BTreeMap::new(),
+        inline: true,
+        payload: Bytes::from_static(b"{}"),
+    }
+}
+
+/// A task, a worker, and the task given to the worker.
+fn scene() -> Vec<Entry> {
+    let worker = WorkerId::for_session("pod", 1).unwrap();
+    let task = TaskId::from_bits(7);
+    let live = WorkerRecord { slots: 2, state: WorkerState::Active, sdk: "0".into() };
+    vec![
+        entry(&Key::Task(def(), task), task_record(None).encode(), 5),
+        entry(&Key::Tally(def(), task), Tally { attempts: 1, ..Tally::default() }.encode(), 6),
+        entry(&Key::Worker(def(), worker.clone()), live.encode(), 7),
+        entry(&Key::Assignment(def(), worker, task, AttemptId::from_bits(3)), assignment(2).encode(), 8),
+    ]
+}
+
+fn facts(view: &View) -> String {
+    let now = clock::instant() + Duration::from_secs(3600);
+    let of = |d: &Definition| {
+        format!(
+            "due {} assigned {} slots {} dead {} bytes {} attempts {:?}",
+            d.due_count(now),
+            d.assigned_count(),
+            d.slots(),
+            d.dead_workers().count(),
+            d.payload_bytes(),
+            d.task(TaskId::from_bits(7)).map(|t| t.tally().attempts)
+        )
+    };
+    view.definitions().get(&def()).map_or_else(|| "nothing".to_owned(), of)
+}
+
+#[test]
+fn a_list_and_a_watch_in_any_order_lead_to_the_same_view() {
+    let now = clock::now();
+    let mut listed = View::new(Keyspace::default());
+    listed.replace(8, &scene(), &now);
+    for rotation in 0..4 {
+        let mut watched = View::new(Keyspace::default());
+        let mut changes: Vec<Change> = scene().into_iter().map(Change::Put).collect();
+        changes.rotate_left(rotation);
+        watched.apply(&Changes { complete: 8, changes }, &now);
+        assert_eq!(facts(&watched), facts(&listed));
+    }
+    assert_eq!(facts(&listed), "due 0 assigned 1 slots 2 dead 0 bytes 2 attempts Some(1)");
+}
+
+#[test]
+fn a_worker_whose_key_is_gone_is_dead_while_it_holds_a_task() {
+    let now = clock::now();
+    let mut view = View::new(Keyspace::default());
+    view.replace(8, &scene(), &now);
+    let worker = WorkerId::for_session("pod", 1).unwrap();
+    let key = Keyspace::default().path(&Key::Worker(def(), worker));
+    view.apply(&Changes { complete: 9, changes: vec![Change::Delete { key, revision: 9 }] }, &now);
+    assert_eq!(view.definitions()[&def()].dead_workers().count(), 1);
+}
+
+#[test]
+fn a_new_list_removes_what_is_gone_and_leaves_nothing_behind() {
+    let now = clock::now();
+    let mut view = View::new(Keyspace::default());
+    view.replace(8, &scene(), &now);
+    view.replace(20, &[], &now);
+    assert_eq!((facts(&view).as_str(), view.payload_bytes), ("nothing", 0));
+    assert_eq!(view.revision(), 20);
+}
+
+#[test]
+fn a_delay_seen_live_counts_from_now_and_one_listed_goes_by_the_writer() {
+    let now = clock::now();
+    let writer_is_an_hour_ahead = now.wall.plus(Duration::from_secs(3600 + 10));
+    let delay = Delay { millis: 10_000, due_by_writer: writer_is_an_hour_ahead };
+    let key = Key::Task(def(), TaskId::from_bits(7));
+    let e = entry(&key, task_record(Some(delay)).encode(), 5);
+    let due = |view: &View| view.definitions()[&def()].oldest_due().unwrap() - now.instant;
+
+    let mut live = View::new(Keyspace::default());
+    live.apply(&Changes { complete: 5, changes: vec![Change::Put(e.clone())] }, &now);
+    assert_eq!(due(&live), Duration::from_secs(10));
+    live.replace(6, std::slice::from_ref(&e), &now);
+    assert_eq!(due(&live), Duration::from_secs(10), "a relist does not forget what was seen live");
+
+    let mut listed = View::new(Keyspace::default());
+    listed.replace(5, &[e], &now);
+    assert_eq!(due(&listed), Duration::from_secs(3610));
+}
+
+#[test]
+fn foreign_and_newer_values_are_counted_and_never_planned() {
+    let now = clock::now();
+    let mut view = View::new(Keyspace::default());
+    let task = Key::Task(def(), TaskId::from_bits(9));
+    let mut newer = entry(&task, Bytes::from_static(b"bellows2 {}\n"), 3);
+    let mut foreign = newer.clone();
+    foreign.key = Bytes::from_static(b"/bellows/d/what/is/this");
+    view.replace(4, &[newer.clone(), foreign], &now);
+    assert_eq!(view.unreadable(), 2);
+    assert_eq!(facts(&view), "nothing");
+    newer.value = task_record(None).encode();
+    view.apply(&Changes { complete: 5, changes: vec![Change::Put(newer)] }, &now);
+    assert_eq!(view.unreadable(), 1);
+}
