@@ -1,0 +1,145 @@
+//! A history: every change of the registry, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Keys, Violation};
+use crate::backend::{Change, Changes, Entry};
+use crate::id::{DefinitionId, TaskId};
+use crate::key::{Key, Keyspace};
+use crate::record::{OutcomeRecord, Record};
+
+type Task = (DefinitionId, TaskId);
+
+/// Follows the whole registry and remembers what laws were broken on the way.
+#[derive(Debug)]
+pub struct History {
+    space: Keyspace,
+    tasks: BTreeMap<Task, Keys>,
+    /// Tasks that ended, and how many terminal records each has had.
+    settled: BTreeMap<Task, u32>,
+    created: BTreeSet<Task>,
+    violations: Vec<Violation>,
+}
+
+impl History {
+    /// A history that begins with an empty registry.
+    pub fn new(space: Keyspace) -> Self {
+        Self {
+            space,
+            tasks: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            created: BTreeSet::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// The laws broken so far.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// Tasks that ended, with how many terminal records each has had.
+    pub fn settled(&self) -> &BTreeMap<Task, u32> {
+        &self.settled
+    }
+
+    /// Tasks ever created.
+    pub fn created(&self) -> &BTreeSet<Task> {
+        &self.created
+    }
+
+    /// Tasks that were created and neither ended nor are still there: lost.
+    pub fn lost(&self) -> Vec<Task> {
+        let alive = |task: &Task| self.tasks.get(task).is_some_and(|keys| keys.task || keys.parked);
+        let gone = self.created.iter().filter(|task| !self.settled.contains_key(*task) && !alive(task));
+        gone.cloned().collect()
+    }
+
+    /// Takes in whole revisions. The changes of one revision are judged together.
+    pub fn take(&mut self, changes: &Changes) {
+        let mut rest = &changes.changes[..];
+        while let Some(first) = rest.first() {
+            let revision = first.revision();
+            let end = rest.iter().position(|c| c.revision() != revision).unwrap_or(rest.len());
+            let (now, later) = rest.split_at(end);
+            let touched: BTreeSet<Task> = now.iter().filter_map(|change| self.change(change)).collect();
+            for task in touched {
+                self.judge(&task, revision);
+            }
+            rest = later;
+        }
+    }
+
+    fn violation(&mut self, law: u8, task: &Task, what: impl Into<String>) {
+        self.violations.push(Violation { law, task: Some(task.clone()), what: what.into() });
+    }
+
+    fn judge(&mut self, task: &Task, revision: i64) {
+        let wrong = self.tasks.get(task).and_then(Keys::wrong);
+        if let Some((law, what)) = wrong {
+            self.violation(law, task, format!("{what}, at revision {revision}"));
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Option<Task> {
+        let key = self.space.parse(change.key()).ok()?;
+        let task = match &key {
+            Key::Task(def, task)
+            | Key::Tally(def, task)
+            | Key::Parked(def, task)
+            | Key::Assignment(def, _, task, _)
+            | Key::Outcome(def, _, task) => (def.clone(), *task),
+            _ => return None,
+        };
+        match change {
+            Change::Put(entry) => self.put(&key, &task, entry),
+            Change::Delete { .. } => self.delete(&key, &task),
+        }
+        Some(task)
+    }
+
+    fn put(&mut self, key: &Key, task: &Task, entry: &Entry) {
+        if entry.lease.is_some() {
+            self.violation(8, task, format!("{key:?} hangs on a lease"));
+        }
+        let keys = self.tasks.entry(task.clone()).or_default();
+        match key {
+            Key::Task(..) => {
+                let was = std::mem::replace(&mut keys.task, true);
+                self.created.insert(task.clone());
+                if was {
+                    self.violation(9, task, "a task was written twice");
+                } else if self.settled.contains_key(task) {
+                    self.violation(9, task, "a finished task was revived");
+                }
+            }
+            Key::Tally(..) => keys.tally = true,
+            Key::Parked(..) => keys.parked = true,
+            Key::Assignment(..) if !keys.assignments.contains(key) => keys.assignments.push(key.clone()),
+            Key::Outcome(..) => {
+                keys.outcome = Some(OutcomeRecord::decode(&entry.value).ok().map(|record| record.ended));
+                let times = self.settled.entry(task.clone()).or_default();
+                *times += 1;
+                if *times > 1 {
+                    self.violation(3, task, "a task was settled twice");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn delete(&mut self, key: &Key, task: &Task) {
+        let Some(keys) = self.tasks.get_mut(task) else { return };
+        match key {
+            Key::Task(..) => keys.task = false,
+            Key::Tally(..) => keys.tally = false,
+            Key::Parked(..) => keys.parked = false,
+            Key::Assignment(..) => keys.assignments.retain(|standing| standing != key),
+            Key::Outcome(..) => keys.outcome = None,
+            _ => {}
+        }
+        if *keys == Keys::default() {
+            self.tasks.remove(task);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A plan: what it may do to the view it was made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Violation;
+use crate::clock::Now;
+use crate::id::{DefinitionId, WorkerId};
+use crate::plan::{Assumed, Plan, Step};
+use crate::record::{Isolation, WorkerState};
+use crate::view::View;
+
+/// Checks a plan against the view and the assumptions it was made from.
+pub fn plan(view: &View, assumed: &Assumed, plan: &Plan, now: &Now) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut given: BTreeMap<(DefinitionId, WorkerId), (usize, bool)> = BTreeMap::new();
+    for (def, step) in &plan.steps {
+        let task = step.task();
+        let mut violation = |law: u8, what: &str| {
+            broken.push(Violation { law, task: Some((def.clone(), task)), what: what.to_owned() });
+        };
+        if !seen.insert((def.clone(), task)) {
+            violation(6, "planned twice in one plan");
+        }
+        if assumed.is_busy(def, task) {
+            violation(6, "planned while a request about it is unanswered");
+        }
+        let Some(definition) = view.definitions().get(def) else { continue };
+        let Some(known) = definition.task(task) else {
+            violation(1, "planned though unknown");
+            continue;
+        };
+        let Step::Assign { worker, isolation, .. } = step else { continue };
+        if !known.exists() || known.assignment().is_some() {
+            violation(1, "given out though it is not waiting");
+        }
+        if known.due().is_none_or(|due| due > now.instant) {
+            violation(16, "given out before it is due");
+        }
+        let live = definition.workers().get(worker);
+        let Some(live) = live.filter(|live| live.record.state == WorkerState::Active) else {
+            violation(4, "given to a worker that takes nothing");
+            continue;
+        };
+        let place = given.entry((def.clone(), worker.clone())).or_default();
+        let held = definition.held_count(worker) + place.0;
+        if held >= live.record.slots as usize {
+            violation(6, "given to a worker without a free slot");
+        }
+        let alone = *isolation == Isolation::Alone;
+        if place.1 || definition.is_taken_alone(worker) || (alone && held > 0) {
+            violation(17, "a suspect task does not have its worker to itself");
+        }
+        *place = (place.0 + 1, alone);
+    }
+    broken
+}
