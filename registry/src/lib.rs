@@ -71,6 +71,8 @@ pub mod record;
 pub mod session;
 pub mod spec;
 pub mod state;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod txn;
 mod upkeep;
 pub mod view;

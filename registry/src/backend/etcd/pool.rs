@@ -1,0 +1,147 @@
+//! One connection to one member at a time, and the way to the next when it fails.
+//!
+//! Sticky on purpose: the client's own balancer keeps sending a share of the requests
+//! to a member that is gone. Knows nothing of what is called.
+
+use std::future::Future;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Error};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::EtcdConfig;
+use super::errors::Failure;
+use crate::entropy::Entropy;
+
+/// Lends one kind of client, `T`.
+pub(super) struct Pool<T> {
+    endpoints: Vec<String>,
+    options: ConnectOptions,
+    request_timeout: Duration,
+    make: fn(&Client) -> T,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    endpoint: usize,
+    /// Counts connections, so that many failures of one of them move us on only once.
+    generation: u64,
+    /// The client is kept beside its part, since it owns the list of endpoints.
+    open: Option<(Client, T)>,
+}
+
+/// A client, and the connection it belongs to.
+pub(super) struct Lent<T> {
+    pub(super) client: T,
+    generation: u64,
+}
+
+impl<T: Clone> Pool<T> {
+    pub(super) fn new(config: &EtcdConfig, make: fn(&Client) -> T) -> Self {
+        let (interval, answer) = config.ping;
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(config.connect_timeout)
+            .with_keep_alive(interval, answer)
+            .with_keep_alive_while_idle(true)
+            .with_tcp_keepalive(interval)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some((user, password)) = &config.user {
+            options = options.with_user(user, password);
+        }
+        // Processes begin at different members, so that these share the load.
+        let start = Entropy::system().bits64() % config.endpoints.len().max(1) as u64;
+        let endpoint = usize::try_from(start).unwrap_or(0);
+        Self {
+            endpoints: config.endpoints.clone(),
+            options,
+            request_timeout: config.request_timeout,
+            make,
+            state: Mutex::new(State { endpoint, generation: 0, open: None }),
+        }
+    }
+
+    /// One request, with a bound on its time. Moves to the next member when this one
+    /// fails, but repeats only what was certainly not sent.
+    pub(super) async fn call<R, F, Fut>(&self, request: F) -> Result<R, Failure>
+    where
+        F: Fn(T) -> Fut,
+        Fut: Future<Output = Result<R, Error>>,
+    {
+        let mut tries_left = self.endpoints.len();
+        loop {
+            tries_left -= 1;
+            match self.once(&request).await {
+                Err(failure) if failure.was_not_sent() && tries_left > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn once<R, F, Fut>(&self, request: &F) -> Result<R, Failure>
+    where
+        F: Fn(T) -> Fut,
+        Fut: Future<Output = Result<R, Error>>,
+    {
+        let lent = self.lend().await?;
+        let result = timeout(self.request_timeout, request(lent.client)).await;
+        let failure = match result {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => Failure::from(error),
+            Err(_) => Failure::TimedOut(self.request_timeout),
+        };
+        if failure.is_the_members() {
+            self.leave(lent.generation).await;
+        }
+        Err(failure)
+    }
+
+    /// The current client; connects if there is none.
+    pub(super) async fn lend(&self) -> Result<Lent<T>, Failure> {
+        let mut state = self.state.lock().await;
+        if state.open.is_none() {
+            let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
+            let connect = Client::connect([endpoint], Some(self.options.clone()));
+            // Waits for etcd only where there is a user to authenticate.
+            let connected = match timeout(self.request_timeout, connect).await {
+                Ok(Ok(client)) => client,
+                Ok(Err(error)) => {
+                    state.endpoint += 1;
+                    return Err(Failure::from(error));
+                }
+                Err(_) => {
+                    state.endpoint += 1;
+                    return Err(Failure::TimedOut(self.request_timeout));
+                }
+            };
+            let part = (self.make)(&connected);
+            state.open = Some((connected, part));
+        }
+        let generation = state.generation;
+        match &state.open {
+            Some((_, part)) => Ok(Lent { client: part.clone(), generation }),
+            None => Err(Failure::TimedOut(self.request_timeout)),
+        }
+    }
+
+    /// Drops the connection that failed; the next call uses the next member.
+    pub(super) async fn leave(&self, generation: u64) {
+        let mut state = self.state.lock().await;
+        if state.generation == generation {
+            state.generation += 1;
+            state.endpoint = (state.endpoint + 1) % self.endpoints.len();
+            state.open = None;
+        }
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+}
+
+impl<T> Lent<T> {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+}
