@@ -14,6 +14,8 @@
 //!   sent. Whether to repeat is for the caller to know.
 //! * Requests, watches and leases use a connection each: a slow watch must not stop
 //!   writes, nor a burst of writes a renewal.
+//! * When a transaction uses several leases and one is gone, etcd does not say which:
+//!   the error then names lease 0.
 //! * A watch from a revision not yet written tells no progress until it is (etcd).
 
 mod assemble;

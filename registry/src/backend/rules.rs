@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::{BackendError, Op, Txn, limits};
+use super::{BackendError, LeaseId, Op, PutLease, Txn, limits};
 use crate::key::KeyRange;
 
 /// Refuses a transaction that no backend would take.
@@ -63,6 +63,25 @@ pub fn request_bytes(txn: &Txn) -> usize {
         Op::Txn(inner) => request_bytes(inner),
     });
     compares + ops.sum::<usize>()
+}
+
+/// The lease a transaction hangs keys on, if it is one and the same for all of them.
+pub fn only_lease(txn: &Txn) -> Option<LeaseId> {
+    let mut leases = HashSet::new();
+    collect_leases(txn, &mut leases);
+    leases.iter().next().copied().filter(|_| leases.len() == 1)
+}
+
+fn collect_leases(txn: &Txn, leases: &mut HashSet<LeaseId>) {
+    for op in txn.then.iter().chain(&txn.otherwise) {
+        match op {
+            Op::Put { lease: PutLease::On(id), .. } => {
+                leases.insert(*id);
+            }
+            Op::Txn(inner) => collect_leases(inner, leases),
+            Op::Put { .. } | Op::Get(_) | Op::Delete(_) => {}
+        }
+    }
 }
 
 fn check_keys(txn: &Txn) -> Result<(), BackendError> {
@@ -153,7 +172,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::backend::{Compare, Is, PutLease};
+    use crate::backend::{Compare, Is};
 
     fn put(key: &'static str) -> Op {
         Op::Put { key: Bytes::from(key), value: Bytes::new(), lease: PutLease::None }

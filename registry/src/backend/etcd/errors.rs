@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use etcd_client::Error;
 
-use crate::backend::{BackendError, Class, LeaseId, Op, PutLease, Revision, Txn};
+use crate::backend::{BackendError, Class, LeaseId, Revision, Txn, rules};
 
 /// Messages with a certain meaning. etcd has many more; they mean *unknown*.
 const TABLE: &[(&str, Class)] = &[
@@ -141,9 +141,10 @@ impl Failure {
         self.into_error(lease, 0)
     }
 
-    /// ... that puts keys on leases. etcd does not say which of them is gone.
+    /// ... that puts keys on leases. etcd does not say which of them is gone, so that
+    /// only the single lease of a request can be named; 0 is nobody's.
     pub(super) fn of_txn(self, txn: &Txn) -> BackendError {
-        self.into_error(first_lease(txn).unwrap_or(LeaseId(0)), 0)
+        self.into_error(rules::only_lease(txn).unwrap_or(LeaseId(0)), 0)
     }
 
     fn into_error(self, lease: LeaseId, compacted: Revision) -> BackendError {
@@ -169,14 +170,6 @@ impl std::fmt::Display for Failure {
             Self::Client(error) => error.fmt(f),
         }
     }
-}
-
-fn first_lease(txn: &Txn) -> Option<LeaseId> {
-    txn.then.iter().chain(&txn.otherwise).find_map(|op| match op {
-        Op::Put { lease: PutLease::On(id), .. } => Some(*id),
-        Op::Txn(inner) => first_lease(inner),
-        Op::Put { .. } | Op::Get(_) | Op::Delete(_) => None,
-    })
 }
 
 /// The error of a watch that etcd cancelled, with its reason.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::draw::Step;
 use crate::backend::{
     BackendError, Change, Class, Entry, LeaseId, Op, OpAnswer, PutLease, RangeAnswer, Revision, Txn,
-    TxnAnswer, WatchRequest, WatchStream,
+    TxnAnswer, WatchRequest, WatchStream, rules,
 };
 use crate::testkit::Host;
 
@@ -94,10 +94,14 @@ impl<'a> Side<'a> {
             }
             Step::Txn(txn) => {
                 let result = backend.txn(self.real_txn(txn)).await;
-                Answer::Txn(self.shared(result).map(|mut answer| {
-                    self.name_all(&mut answer);
-                    answer
-                }))
+                let mut result = self.shared(result);
+                match &mut result {
+                    Ok(answer) => self.name_all(answer),
+                    // Which of several leases is gone is for etcd to know and not to say.
+                    Err((_, lease)) if rules::only_lease(txn).is_none() => *lease = None,
+                    Err(_) => {}
+                }
+                Answer::Txn(result)
             }
             Step::Grant => {
                 let result = backend.grant(TTL).await;

@@ -1,0 +1,243 @@
+//! The etcd backend keeps every promise of the waist, on a real etcd; and memory
+//! answers a random script as etcd does.
+//!
+//! A test that cannot have an etcd fails and says so.
+
+mod etcd;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
+use bellows_registry::backend::memory::MemoryBackend;
+use bellows_registry::backend::{
+    Backend, BackendError, Changes, Class, Op, PutLease, RangeRequest, Revision, Txn, WatchRequest,
+    WatchStream,
+};
+use bellows_registry::clock;
+use bellows_registry::key::KeyRange;
+use bellows_registry::testkit::{conformance, script};
+use bytes::Bytes;
+use etcd::{Member, free_port};
+use futures::{FutureExt, StreamExt};
+
+#[tokio::test]
+async fn etcd_keeps_every_promise_of_the_waist() {
+    let member = Member::start("conformance").await;
+    let report = conformance::run(&member.backend(), "etcd").await;
+    println!("{report}");
+    assert!(report.failed.is_empty(), "{report}");
+}
+
+#[tokio::test]
+async fn memory_answers_a_random_script_as_etcd_does() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("BELLOWS_SEED").unwrap_or(0xbe110);
+    let steps = number("BELLOWS_STEPS").unwrap_or(20_000);
+    let member = Member::start("script").await;
+    let steps = usize::try_from(steps).unwrap();
+    match script::run(&MemoryBackend::new(), &member.backend(), seed, steps).await {
+        Ok(summary) => println!("{summary}"),
+        Err(difference) => panic!("{difference}"),
+    }
+}
+
+fn anything() -> RangeRequest {
+    RangeRequest::new(KeyRange::prefix("k"))
+}
+
+fn put(key: &str, value: Bytes) -> Op {
+    Op::Put { key: Bytes::from(key.to_owned()), value, lease: PutLease::None }
+}
+
+async fn write(backend: &EtcdBackend, key: &str) -> Result<Revision, BackendError> {
+    let then = vec![put(key, Bytes::from_static(b"v"))];
+    Ok(backend.txn(Txn { then, ..Txn::default() }).await?.revision)
+}
+
+async fn next(watch: &mut WatchStream) -> Result<Changes, BackendError> {
+    let item = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+    item.expect("a watch told nothing").expect("a watch ended without an error")
+}
+
+fn impatient(endpoints: &[&str]) -> EtcdBackend {
+    let mut config = EtcdConfig::new(endpoints.iter().copied());
+    config.connect_timeout = Duration::from_millis(300);
+    config.request_timeout = Duration::from_millis(600);
+    EtcdBackend::new(config).unwrap()
+}
+
+/// Every call fails as unknown, within a bound.
+async fn all_calls_end(backend: &EtcdBackend, bound: Duration) {
+    let request = WatchRequest { range: KeyRange::prefix("k"), from: 1 };
+    let lease = bellows_registry::backend::LeaseId(7);
+    for call in 0..6 {
+        let start = clock::instant();
+        let failed = match call {
+            0 => backend.range(anything()).await.map(|_| ()),
+            1 => write(backend, "k").await.map(|_| ()),
+            2 => backend.watch(request.clone()).await.map(|_| ()),
+            3 => backend.grant(Duration::from_secs(5)).await.map(|_| ()),
+            4 => backend.keep_alive(lease).await.map(|_| ()),
+            _ => backend.revoke(lease).await,
+        };
+        let error = failed.expect_err("there is nobody to answer");
+        assert_eq!(error.class(), Class::Unknown, "call {call}: {error}");
+        assert!(start.elapsed() < bound, "call {call} took {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_there_is_an_error_and_no_hang() {
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    all_calls_end(&impatient(&[&nobody]), Duration::from_millis(900)).await;
+    // A listener that never answers: the connection opens, and then nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    all_calls_end(&impatient(&[&silent]), Duration::from_millis(1500)).await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_gone_is_passed_over() {
+    let member = Member::start("passed-over").await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    for _ in 0..8 {
+        // Each begins at a member of its own choice.
+        let backend = impatient(&[&nobody, member.url()]);
+        for _ in 0..5 {
+            write(&backend, "k").await.unwrap();
+            backend.grant(Duration::from_secs(5)).await.unwrap();
+        }
+        let mut watch = backend.watch(WatchRequest { range: KeyRange::prefix("k"), from: 1 }).await.unwrap();
+        assert!(!next(&mut watch).await.unwrap().changes.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_member_is_an_error_and_the_same_backend_works_when_it_thaws() {
+    let member = Member::start("frozen").await;
+    let backend = impatient(&[member.url()]);
+    let lease = backend.grant(Duration::from_secs(30)).await.unwrap();
+    backend.keep_alive(lease.id).await.unwrap();
+    write(&backend, "k").await.unwrap();
+    member.signal("STOP");
+    all_calls_end(&backend, Duration::from_millis(1500)).await;
+    let renewal = backend.keep_alive(lease.id).await.unwrap_err();
+    assert_eq!(renewal.class(), Class::Unknown, "{renewal}");
+    member.signal("CONT");
+    let start = clock::instant();
+    while write(&backend, "k").await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+    assert!(backend.keep_alive(lease.id).await.unwrap() >= Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_member_and_another_one_resumes() {
+    let mut member = Member::start("restart").await;
+    let backend = member.backend();
+    let lease = backend.grant(Duration::from_secs(60)).await.unwrap();
+    backend.keep_alive(lease.id).await.unwrap();
+    let first = write(&backend, "k1").await.unwrap();
+    let range = KeyRange::prefix("k");
+    let mut watch = backend.watch(WatchRequest { range: range.clone(), from: first }).await.unwrap();
+    let complete = next(&mut watch).await.unwrap().complete;
+    assert_eq!(complete, first);
+    member.restart().await;
+    assert_eq!(next(&mut watch).await.unwrap_err().class(), Class::Unknown);
+    assert!(watch.next().await.is_none());
+    let start = clock::instant();
+    let second = loop {
+        match write(&backend, "k2").await {
+            Ok(revision) => break revision,
+            Err(_) => assert!(start.elapsed() < Duration::from_secs(10)),
+        }
+    };
+    let request = WatchRequest { range, from: complete + 1 };
+    let mut resumed = loop {
+        match backend.watch(request.clone()).await {
+            Ok(watch) => break watch,
+            Err(_) => assert!(start.elapsed() < Duration::from_secs(10)),
+        }
+    };
+    assert_eq!(next(&mut resumed).await.unwrap().complete, second);
+    while backend.keep_alive(lease.id).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_watch_tells_how_far_it_is_complete() {
+    let member = Member::start("progress").await;
+    let mut config = EtcdConfig::new([member.url()]);
+    config.progress = Duration::from_millis(100);
+    let backend = EtcdBackend::new(config).unwrap();
+    let from = write(&backend, "other").await.unwrap();
+    let mut watch = backend.watch(WatchRequest { range: KeyRange::prefix("k"), from }).await.unwrap();
+    let newest = write(&backend, "other").await.unwrap();
+    loop {
+        let told = next(&mut watch).await.unwrap();
+        assert!(told.changes.is_empty() && told.complete <= newest);
+        if told.complete == newest {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_nobody_waited_for_does_not_answer_the_next_one() {
+    let member = Member::start("renewal").await;
+    let backend = member.backend();
+    let lease = backend.grant(Duration::from_secs(30)).await.unwrap();
+    backend.keep_alive(lease.id).await.unwrap();
+    for _ in 0..20 {
+        // Polled once, so that the request is on its way, and dropped.
+        assert!(backend.keep_alive(lease.id).now_or_never().is_none());
+    }
+    backend.revoke(lease.id).await.unwrap();
+    assert_eq!(backend.keep_alive(lease.id).await.unwrap_err().class(), Class::LeaseLost);
+}
+
+/// The facts that the assembling of whole revisions is built on, seen without it. If
+/// this test fails after an update of etcd, read `backend/etcd/assemble.rs` again.
+#[tokio::test]
+async fn fragments_end_inside_a_revision_and_headers_run_ahead() {
+    let member = Member::start("fragments").await;
+    let backend = member.backend();
+    let value = Bytes::from(vec![b'v'; 14_000]);
+    let mut newest = 0;
+    for _ in 0..4 {
+        let then = (0..100).map(|n| put(&format!("k{n:03}"), value.clone())).collect();
+        newest = backend.txn(Txn { then, ..Txn::default() }).await.unwrap().revision;
+    }
+    let (inside, ahead) = raw_watch(member.url(), "k", newest).await;
+    println!("fragments that end inside a revision: {inside}; headers ahead of their changes: {ahead}");
+    assert!(inside > 0 && ahead > 0);
+    for _ in 0..1500 {
+        newest = write(&backend, "many").await.unwrap();
+    }
+    let (_, ahead) = raw_watch(member.url(), "many", newest).await;
+    assert!(ahead > 0, "a catch-up of 1500 revisions came with an honest header");
+}
+
+/// Reads a prefix from the beginning with the bare client; counts the messages that end
+/// inside a revision, and those whose header names a revision not told yet.
+async fn raw_watch(url: &str, prefix: &str, newest: Revision) -> (usize, usize) {
+    let client = etcd_client::Client::connect([url], None).await.unwrap();
+    let mut client = client.watch_client().max_decoding_message_size(64 << 20);
+    let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(1).with_fragment();
+    let mut watch = client.watch(prefix, Some(options)).await.unwrap();
+    let (mut inside, mut ahead, mut fragment_end) = (0, 0, None);
+    loop {
+        let message = watch.message().await.unwrap().unwrap();
+        let revisions: Vec<_> =
+            message.events().iter().map(|event| event.kv().unwrap().mod_revision()).collect();
+        let (Some(first), Some(last)) = (revisions.first(), revisions.last()) else { continue };
+        inside += usize::from(fragment_end == Some(*first));
+        ahead += usize::from(message.header().unwrap().revision() > *last);
+        fragment_end = message.0.fragment.then_some(*last);
+        if *last == newest && !message.0.fragment {
+            return (inside, ahead);
+        }
+    }
+}
