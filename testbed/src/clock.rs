@@ -1,0 +1,43 @@
+//! Reading time and waiting for conditions, always with a bound.
+//! The only file of this crate that reads a clock.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How long to sleep between two looks at a condition.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Measures from its creation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[allow(clippy::disallowed_methods, reason = "the testbed waits for real processes")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Looks at a condition every 50 ms until it yields a value.
+///
+/// # Errors
+/// [`Error::Timeout`], naming `what`, when `bound` has passed; whatever the probe itself returns as an error ends
+/// the wait at once.
+pub fn wait_until<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let watch = Stopwatch::start();
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        if watch.elapsed() >= bound {
+            return Err(Error::Timeout { what: what.to_owned(), after: bound });
+        }
+        thread::sleep(POLL);
+    }
+}
