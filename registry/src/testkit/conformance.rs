@@ -11,6 +11,7 @@
 //! ```
 
 mod leases;
+mod moves;
 mod ranges;
 mod refusals;
 mod stage;
@@ -53,7 +54,7 @@ use table;
 
 /// Every check.
 pub fn checks() -> impl Iterator<Item = Check> {
-    [ranges::CHECKS, transactions::CHECKS, refusals::CHECKS, leases::CHECKS, watches::CHECKS]
+    [ranges::CHECKS, transactions::CHECKS, refusals::CHECKS, leases::CHECKS, watches::CHECKS, moves::CHECKS]
         .into_iter()
         .flatten()
         .copied()
