@@ -16,6 +16,7 @@
 //! [`BackendError::class`] is all that retry policy may look at. A timeout or a lost
 //! connection is *unknown*, never *not applied* (law 10).
 
+pub mod coalesce;
 mod error;
 pub mod memory;
 pub mod rules;

@@ -133,6 +133,21 @@ async fn a_frozen_member_is_an_error_and_the_same_backend_works_when_it_thaws() 
 }
 
 #[tokio::test]
+async fn a_watch_of_a_frozen_member_ends() {
+    let member = Member::start("frozen-watch").await;
+    let mut config = EtcdConfig::new([member.url()]);
+    config.ping = (Duration::from_secs(1), Duration::from_millis(500));
+    let backend = EtcdBackend::new(config).unwrap();
+    let from = write(&backend, "k").await.unwrap();
+    let mut watch = backend.watch(WatchRequest { range: KeyRange::prefix("k"), from }).await.unwrap();
+    next(&mut watch).await.unwrap();
+    member.signal("STOP");
+    let start = clock::instant();
+    assert_eq!(next(&mut watch).await.unwrap_err().class(), Class::Unknown);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_member_and_another_one_resumes() {
     let mut member = Member::start("restart").await;
     let backend = member.backend();

@@ -50,8 +50,8 @@ pub struct EtcdConfig {
     pub connect_timeout: Duration,
     /// How long a request may take; then its outcome is unknown.
     pub request_timeout: Duration,
-    /// How often an open connection is tried, and how long the answer may take. etcd
-    /// closes a connection that asks more often than every 5 s.
+    /// How often a connection with an open watch or renewal is tried, and how long the
+    /// answer may take. etcd closes a connection that asks more often than every 5 s.
     pub ping: (Duration, Duration),
     /// A watch that has been silent this long asks how far it is complete.
     pub progress: Duration,

@@ -40,10 +40,13 @@ pub(super) struct Lent<T> {
 impl<T: Clone> Pool<T> {
     pub(super) fn new(config: &EtcdConfig, make: fn(&Client) -> T) -> Self {
         let (interval, answer) = config.ping;
+        // Pings only beside an open stream: etcd takes those on an idle connection for
+        // abuse and closes it after the third. A dead idle connection is found by the
+        // first request, which times out and leaves it.
         let mut options = ConnectOptions::new()
             .with_connect_timeout(config.connect_timeout)
             .with_keep_alive(interval, answer)
-            .with_keep_alive_while_idle(true)
+            .with_keep_alive_while_idle(false)
             .with_tcp_keepalive(interval)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
