@@ -6,5 +6,8 @@
 //! owns the one view of demand, scaling. Losing the API server stops the first, and
 //! never the assigning of tasks.
 
+pub mod config;
 pub mod crd;
 pub mod generate;
+pub mod reconcile;
+pub mod registry;

@@ -1,5 +1,10 @@
 //! `TaskDefinition`: queue, worker pool and policy in one object.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "every printcolumn(…) has a name, which the lint takes for one"
+)]
+
 use bellows_registry::spec::{DeletionPolicy, Execution, Mode, Policy, Retention, Trigger};
 use kube::CustomResource;
 use schemars::JsonSchema;

@@ -26,25 +26,25 @@ fn no_list_or_text_of_the_spec_is_without_a_bound() {
     let crd = serde_json::to_value(crd()).unwrap();
     let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let mut bare = Vec::new();
-    look(spec, "spec".to_owned(), &mut bare);
+    look(spec, "spec", &mut bare);
     assert_eq!(bare, Vec::<String>::new());
 }
 
-fn look(schema: &serde_json::Value, path: String, bare: &mut Vec<String>) {
+fn look(schema: &serde_json::Value, path: &str, bare: &mut Vec<String>) {
     let bound = match schema["type"].as_str() {
         Some("array") => "maxItems",
         Some("string") if schema.get("enum").is_none() => "maxLength",
         _ => "type",
     };
     if schema.get(bound).is_none() && schema.get("x-kubernetes-int-or-string").is_none() {
-        bare.push(path.clone());
+        bare.push(path.to_owned());
     }
-    assert!(schema.get("additionalProperties").is_none_or(|a| a.is_object()), "{path}");
+    assert!(schema.get("additionalProperties").is_none_or(serde_json::Value::is_object), "{path}");
     for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-        look(inner, format!("{path}.{name}"), bare);
+        look(inner, &format!("{path}.{name}"), bare);
     }
     if schema.get("items").is_some() {
-        look(&schema["items"], format!("{path}[]"), bare);
+        look(&schema["items"], &format!("{path}[]"), bare);
     }
 }
 

@@ -1,0 +1,5 @@
+//! Reconciling one definition, in named steps: dereference, validate, build, apply,
+//! status.
+
+pub mod build;
+pub mod validate;

@@ -1,0 +1,36 @@
+//! What a worker process is told: by its environment, and nothing else.
+
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+
+use super::Installation;
+use crate::reconcile::validate::ValidDefinition;
+use bellows_registry::spec::Span;
+
+/// The operator's variables first, then the user's, which may refer to them by `$(…)`.
+pub(super) fn env(definition: &ValidDefinition, installation: &Installation, drain: Span) -> Vec<EnvVar> {
+    let worker = &definition.spec.worker;
+    let ttl = Span::millis(u64::try_from(installation.lease_ttl.as_millis()).unwrap_or(u64::MAX));
+    let mut env = vec![
+        plain("BELLOWS_ETCD_ENDPOINTS", installation.etcd_endpoints.clone()),
+        plain("BELLOWS_PREFIX", installation.prefix.clone()),
+        downward("BELLOWS_NAMESPACE", "metadata.namespace"),
+        plain("BELLOWS_DEFINITION", definition.id.name.to_string()),
+        downward("BELLOWS_POD_NAME", "metadata.name"),
+        plain("BELLOWS_CONCURRENCY", worker.concurrency.to_string()),
+        plain("BELLOWS_LEASE_TTL", ttl.to_string()),
+        plain("BELLOWS_DRAIN_TIMEOUT", drain.to_string()),
+        plain("BELLOWS_HTTP_ADDR", format!("0.0.0.0:{}", super::pod::HTTP_PORT)),
+    ];
+    env.extend(worker.env.iter().filter(|var| !var.name.starts_with("BELLOWS_")).cloned());
+    env
+}
+
+fn plain(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+}
+
+fn downward(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
