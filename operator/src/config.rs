@@ -76,6 +76,11 @@ impl Config {
         if own.is_empty() { filled(&self.etcd_endpoints).join(",") } else { own.join(",") }
     }
 
+    /// The registry's URLs.
+    pub fn endpoints(&self) -> Vec<&str> {
+        filled(&self.etcd_endpoints)
+    }
+
     /// The namespaces to watch; empty means all.
     pub fn namespaces(&self) -> Vec<&str> {
         filled(&self.watch_namespaces)

@@ -6,8 +6,15 @@
 //! owns the one view of demand, scaling. Losing the API server stops the first, and
 //! never the assigning of tasks.
 
+pub mod check;
 pub mod config;
 pub mod crd;
+pub mod events;
 pub mod generate;
+pub mod http;
+pub mod lease;
+pub mod metrics;
+pub mod operator;
 pub mod reconcile;
 pub mod registry;
+pub mod scale;

@@ -1,0 +1,189 @@
+//! The rim of reconciling: watches, and the queue of what may have changed.
+//!
+//! Every replica watches, so that a new holder of the Lease starts from a warm cache and
+//! the scaler, which runs where the assigner leads, knows the Deployments without asking.
+//! One [`Scope`] a watched namespace, or one for all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::Api;
+use kube::runtime::controller::{self, ReconcileReason, ReconcileRequest};
+use kube::runtime::reflector::{self, ObjectRef, Store, store::Writer};
+use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Guarded, after_failure, reconcile, validate};
+
+/// What is known about one watched namespace, or about all.
+#[derive(Clone)]
+pub struct Scope {
+    namespace: Option<String>,
+    /// The definitions.
+    pub definitions: Store<Guarded>,
+    /// The Deployments that carry our label, without template and managed fields.
+    pub deployments: Store<Deployment>,
+}
+
+impl std::fmt::Debug for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// The writing ends of a scope's caches.
+pub struct Feeds {
+    definitions: Writer<Guarded>,
+    deployments: Writer<Deployment>,
+}
+
+/// Definitions that may have changed, waiting for their turn.
+const QUEUE: usize = 1024;
+
+impl Scope {
+    /// A scope, and what fills it.
+    pub fn new(namespace: Option<String>) -> (Self, Feeds) {
+        let definitions = Writer::<Guarded>::new(());
+        let deployments = Writer::<Deployment>::new(());
+        let scope =
+            Self { namespace, definitions: definitions.as_reader(), deployments: deployments.as_reader() };
+        (scope, Feeds { definitions, deployments })
+    }
+
+    fn definitions_api(&self, client: &Client) -> Api<Guarded> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    fn deployments_api(&self, client: &Client) -> Api<Deployment> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+}
+
+type Queue = mpsc::Sender<ReconcileRequest<Guarded>>;
+
+/// Watches one scope and reconciles what changes, until `stop`. `changed` is touched at
+/// every change of either cache.
+pub async fn run(
+    scope: Scope,
+    feeds: Feeds,
+    context: Arc<Context>,
+    changed: watch::Sender<u64>,
+    stop: CancellationToken,
+) {
+    let (queue, waiting) = mpsc::channel(QUEUE);
+    let watches = async {
+        tokio::join!(
+            watch_definitions(&scope, feeds.definitions, &context.client, &queue, &changed),
+            watch_deployments(&scope, feeds.deployments, &context.client, &queue, &changed),
+            enqueue_when_held(&scope, context.lease.clone(), &queue),
+        );
+    };
+    let work = controller::applier(
+        |guard, context| Box::pin(reconcile(guard, context)),
+        |guard, error, context| after_failure(&guard, error, &context),
+        Arc::clone(&context),
+        scope.definitions.clone(),
+        Box::pin(requests(waiting)),
+        controller::Config::default().concurrency(8).debounce(Duration::from_millis(50)),
+    )
+    .for_each(|done| async {
+        if let Err(error) = done {
+            tracing::debug!(%error, "a reconcile ended with an error");
+        }
+    });
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = watches => {}
+        () = work => {}
+    }
+}
+
+fn requests(
+    waiting: mpsc::Receiver<ReconcileRequest<Guarded>>,
+) -> impl futures::Stream<Item = Result<ReconcileRequest<Guarded>, std::convert::Infallible>> {
+    futures::stream::unfold(waiting, |mut waiting| async move {
+        let request = waiting.recv().await?;
+        Some((Ok(request), waiting))
+    })
+}
+
+async fn watch_definitions(
+    scope: &Scope,
+    writer: Writer<Guarded>,
+    client: &Client,
+    queue: &Queue,
+    changed: &watch::Sender<u64>,
+) {
+    let events = watcher(scope.definitions_api(client), watcher::Config::default())
+        .default_backoff()
+        .modify(|guard| guard.managed_fields_mut().clear());
+    let stream = reflector::reflector(writer, events)
+        .inspect_ok(|_| changed.send_modify(|count| *count += 1))
+        .inspect_err(|error| tracing::warn!(%error, "watching TaskDefinitions (is the CRD installed?)"))
+        .touched_objects()
+        // Our own writes to the status are no news; the spec and the deletion are.
+        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        if let Ok(guard) = event {
+            enqueue(queue, ObjectRef::from_obj(&guard), ReconcileReason::ObjectUpdated).await;
+        }
+    }
+}
+
+async fn watch_deployments(
+    scope: &Scope,
+    writer: Writer<Deployment>,
+    client: &Client,
+    queue: &Queue,
+    changed: &watch::Sender<u64>,
+) {
+    let label = format!("app.kubernetes.io/managed-by={}", crate::crd::MANAGED_BY);
+    let events = watcher(scope.deployments_api(client), watcher::Config::default().labels(&label))
+        .default_backoff()
+        .modify(|deployment| {
+            deployment.managed_fields_mut().clear();
+            deployment.spec.template = Default::default(); // by far the larger part of it
+        });
+    let stream = reflector::reflector(writer, events)
+        .inspect_ok(|_| changed.send_modify(|count| *count += 1))
+        .inspect_err(|error| tracing::warn!(%error, "watching Deployments"))
+        .touched_objects();
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        let Ok(deployment) = event else { continue };
+        let Some(owner) = validate::controller(&deployment) else { continue };
+        let object = ObjectRef::new(&owner.name).within(&deployment.namespace().unwrap_or_default());
+        let reason = ReconcileReason::Custom { reason: "its Deployment changed".to_owned() };
+        enqueue(queue, object, reason).await;
+    }
+}
+
+/// Looks at everything once this replica may act.
+async fn enqueue_when_held(scope: &Scope, mut lease: watch::Receiver<bool>, queue: &Queue) {
+    loop {
+        if *lease.borrow_and_update() && scope.definitions.wait_until_ready().await.is_ok() {
+            for guard in scope.definitions.state() {
+                enqueue(queue, ObjectRef::from_obj(&*guard), ReconcileReason::BulkReconcile).await;
+            }
+        }
+        if lease.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn enqueue(queue: &Queue, obj_ref: ObjectRef<Guarded>, reason: ReconcileReason) {
+    // The receiver lives as long as the senders: `run` holds both.
+    let _ = queue.send(ReconcileRequest { obj_ref, reason }).await;
+}

@@ -1,0 +1,234 @@
+//! The scaler's part of a status, and when it is worth a write: pure.
+//!
+//! At most one write per definition in two seconds, none when nothing changed, and one
+//! at once for a scaling. Never one per task.
+
+use std::time::Duration;
+
+use bellows_registry::clock::Instant;
+use bellows_registry::demand::Demand;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+
+use super::{Decision, Reason, Verdict};
+use crate::crd::{ConditionType, LastScale, TaskDefinitionStatus};
+use crate::reconcile::status::{Finding, Holds};
+
+/// The shortest time between two writes.
+const PACE: Duration = Duration::from_secs(2);
+
+/// What is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    findings: Vec<Finding>,
+    replicas: i32,
+    ready: i32,
+    backlog: usize,
+    running: usize,
+    parked: usize,
+    /// In steps: a wait that only goes on is no news.
+    oldest: Option<u64>,
+    /// Without a fresh view the numbers are left as they were.
+    fresh: bool,
+}
+
+impl Shown {
+    pub(super) fn of(
+        decision: &Decision,
+        demand: &Demand,
+        fresh: bool,
+        deployment: &Deployment,
+        now: Instant,
+    ) -> Self {
+        let frozen = decision.verdict == Verdict::Frozen;
+        let holds = |yes: bool| if yes { Holds::True } else { Holds::False };
+        let signal = if fresh {
+            ("Fresh", "the view of the registry is current")
+        } else {
+            ("Lost", "no fresh view of the registry")
+        };
+        let status = deployment.status.as_ref();
+        Self {
+            findings: vec![
+                Finding::new(
+                    ConditionType::ScalingActive,
+                    holds(!frozen),
+                    decision.reason.word(),
+                    text(&decision.reason),
+                ),
+                Finding::new(ConditionType::SignalAvailable, holds(fresh), signal.0, signal.1),
+            ],
+            replicas: status.and_then(|status| status.replicas).unwrap_or(0),
+            ready: status.and_then(|status| status.ready_replicas).unwrap_or(0),
+            backlog: demand.due,
+            running: demand.assigned,
+            parked: demand.parked,
+            oldest: demand.oldest_due.map(|due| coarse(now.saturating_duration_since(due).as_secs())),
+            fresh,
+        }
+    }
+}
+
+/// A condition's message must not change with every task: numbers have their own fields.
+fn text(reason: &Reason) -> String {
+    match reason {
+        Reason::Backlog { .. } => "more tasks are due than the pods can take".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Seconds to one significant digit beyond ten.
+fn coarse(seconds: u64) -> u64 {
+    let mut unit = 1;
+    while seconds / unit >= 20 {
+        unit *= 10;
+    }
+    seconds / unit * unit
+}
+
+/// What was written, and what is to be.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    written: Option<(Shown, i64)>,
+    written_at: Option<Instant>,
+    scaled: Option<LastScale>,
+    urgent: bool,
+}
+
+/// What to do about the status now.
+#[derive(Debug)]
+pub(super) struct Next {
+    /// Write this.
+    pub(super) write: Option<Value>,
+    /// Whether that says that the signal was lost or found.
+    pub(super) signal_changed: bool,
+    /// Look again then.
+    pub(super) wake: Option<Instant>,
+}
+
+impl Ledger {
+    /// Notes a scaling, which is shown at once.
+    pub(super) fn scaled(&mut self, from: u32, to: u32, reason: Reason) {
+        let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+        let time = Time(crate::lease::timestamp());
+        let reason = reason.to_string();
+        self.scaled = Some(LastScale { time, from: number(from), to: number(to), reason });
+        self.urgent = true;
+    }
+
+    /// Decides whether `shown` is written now. `before` is the status as cached.
+    pub(super) fn next(
+        &mut self,
+        shown: Shown,
+        generation: i64,
+        before: &TaskDefinitionStatus,
+        now: Instant,
+    ) -> Next {
+        let nothing = Next { write: None, signal_changed: false, wake: None };
+        if !self.urgent && self.written.as_ref().is_some_and(|(old, g)| *old == shown && *g == generation) {
+            return nothing;
+        }
+        let open_at = self.written_at.map(|at| at + PACE);
+        if let Some(at) = open_at.filter(|at| !self.urgent && now < *at) {
+            return Next { wake: Some(at), ..nothing };
+        }
+        let was_fresh =
+            before.conditions.iter().find(|c| c.type_ == "SignalAvailable").map(|c| c.status == "True");
+        let value = self.render(&shown, generation, before);
+        let signal_changed = was_fresh != Some(shown.fresh);
+        self.urgent = false;
+        self.written_at = Some(now);
+        self.written = Some((shown, generation));
+        Next { write: Some(value), signal_changed, wake: None }
+    }
+
+    fn render(&self, shown: &Shown, generation: i64, before: &TaskDefinitionStatus) -> Value {
+        let now = Time(crate::lease::timestamp());
+        let stamped =
+            |finding: &Finding| finding.clone().stamped(&before.conditions, generation, now.clone());
+        let conditions: Vec<_> = shown.findings.iter().map(stamped).collect();
+        let last = self.scaled.as_ref().or(before.last_scale.as_ref());
+        let mut status = json!({
+            "conditions": conditions,
+            "replicas": shown.replicas,
+            "readyReplicas": shown.ready,
+            "lastScale": last,
+        });
+        // Server-side apply drops what is left out: without a view, repeat the old numbers.
+        let numbers = if shown.fresh {
+            json!({
+                "backlog": shown.backlog,
+                "running": shown.running,
+                "parked": shown.parked,
+                "oldestWaitSeconds": shown.oldest.unwrap_or(0),
+            })
+        } else {
+            json!({
+                "backlog": before.backlog,
+                "running": before.running,
+                "parked": before.parked,
+                "oldestWaitSeconds": before.oldest_wait_seconds,
+            })
+        };
+        if let (Some(status), Value::Object(numbers)) = (status.as_object_mut(), numbers) {
+            status.extend(numbers);
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellows_registry::clock;
+    use bellows_registry::spec::Mode;
+
+    use super::super::{Limits, Signal, decide};
+    use super::*;
+
+    fn shown(due: usize, now: Instant) -> Shown {
+        let limits =
+            Limits { min: 0, max: 5, concurrency: 1, idle: Duration::from_secs(60), mode: Mode::Active };
+        let decision = decide(&limits, Signal::Fresh { due, assigned: 0 }, 5, None, now);
+        let demand = Demand { due, oldest_due: Some(now), ..Demand::default() };
+        Shown::of(&decision, &demand, true, &Deployment::default(), now)
+    }
+
+    #[test]
+    fn a_thousand_changes_in_a_second_are_one_write_and_no_change_is_none() {
+        let (mut ledger, start) = (Ledger::default(), clock::instant());
+        let before = TaskDefinitionStatus::default();
+        let mut writes = 0;
+        for n in 0..1000 {
+            let now = start + Duration::from_millis(n);
+            let next = ledger.next(shown(n as usize + 1, now), 1, &before, now);
+            writes += usize::from(next.write.is_some());
+            assert!(next.write.is_some() || next.wake == Some(start + PACE));
+        }
+        assert_eq!(writes, 1);
+        let later = start + Duration::from_secs(2);
+        assert!(ledger.next(shown(7, later), 1, &before, later).write.is_some());
+        let much_later = start + Duration::from_secs(60);
+        assert!(ledger.next(shown(7, much_later), 1, &before, much_later).write.is_none());
+    }
+
+    #[test]
+    fn a_scaling_is_shown_at_once_with_its_reason() {
+        let (mut ledger, now) = (Ledger::default(), clock::instant());
+        let before = TaskDefinitionStatus::default();
+        ledger.next(shown(1, now), 1, &before, now);
+        ledger.scaled(0, 3, Reason::Backlog { due: 9, assigned: 0 });
+        let written = ledger.next(shown(9, now), 1, &before, now).write.expect("urgent");
+        assert_eq!(written["lastScale"]["to"], 3);
+        assert_eq!(written["lastScale"]["reason"], "9 tasks due, 0 running");
+        assert_eq!(written["backlog"], 9);
+    }
+
+    #[test]
+    fn a_wait_that_only_goes_on_is_news_ever_more_rarely() {
+        for (seconds, shown) in [(0, 0), (19, 19), (20, 20), (47, 40), (119, 110), (250, 200), (3_700, 3_000)]
+        {
+            assert_eq!(coarse(seconds), shown, "{seconds} s");
+        }
+    }
+}
