@@ -1,0 +1,139 @@
+# The front door. `make help` lists what there is; CI calls the same targets.
+#
+# `make demo` and `make test` do all their own set-up, say what they are doing while you
+# wait, and end with one line: PASS or FAIL.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE   := $(or $(BELLOWS_CACHE),$(HOME)/.cache/bellows)
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+HOST     = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+VERSION  = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+OUT     := target/bellows
+IMAGES  := $(OUT)/images
+# Static programs: they run in images that hold nothing else, and on any node.
+STATIC   = $(TARGET)/$(HOST)/image
+TESTBED  = $(STATIC)/testbed
+# The name of the cluster that the targets here use.
+NAME    ?= bellows
+# Crates are tested with every backend and the test kit.
+FEATURES := bellows-registry/etcd,bellows-registry/testkit
+SAY      = @printf '\033[1m==> %s\033[0m\n'
+
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: setup images ## The whole system on a real Kubernetes, checked at every step (warm: 3 min; first time: 25)
+	@if docker info >/dev/null 2>&1; then $(MAKE) demo-kind; exit; fi
+	began=$$EPOCHREALTIME
+	printf '\033[1m==> A Kubernetes of two nodes (usually 10 s, or at once if it is up)\033[0m\n'
+	$(TESTBED) up --name $(NAME) --nodes 2
+	up=$$(awk "BEGIN { print $$EPOCHREALTIME - $$began }")
+	$(TESTBED) load-image --name $(NAME) $(IMAGES)/*.tar
+	BELLOWS_TESTBED=$(NAME) BELLOWS_CLUSTER_UP_S=$$up $(TESTBED) run --name $(NAME) -- $(STATIC)/demo
+
+demo-kind: # The same story on kind, where a Docker engine answers
+	@kind=$$($(TESTBED) tools kind)
+	$$kind get clusters | grep -qx $(NAME) || $$kind create cluster --name $(NAME) --config kind-config.yaml
+	for image in $(IMAGES)/*.tar; do $$kind load image-archive --name $(NAME) $$image; done
+	mkdir -p $(OUT)
+	$$kind get kubeconfig --name $(NAME) > $(OUT)/kind.kubeconfig
+	KUBECONFIG=$$PWD/$(OUT)/kind.kubeconfig BELLOWS_KIND=$(NAME) PATH="$$($(TESTBED) tools path):$$PATH" $(STATIC)/demo
+
+test: ## Every test: crates, backends on a real etcd, charts, and real pods on a real Kubernetes
+	@mkdir -p $(OUT)
+	log=$(OUT)/test.log
+	: > $$log
+	if $(MAKE) test-crates test-charts test-cluster 2>&1 | tee $$log; then verdict=PASS; else verdict=FAIL; fi
+	count() { awk -v word="$$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($$i ~ "^" word) n += $$(i - 1) } END { print n + 0 }' $$log; }
+	printf '\n%s passed, %s failed\n' "$$(count passed)" "$$(count failed)"
+	echo "test: $$verdict, $$(count passed) tests passed, $$(count failed) failed (log: $$log)"
+	[ $$verdict = PASS ]
+
+test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
+	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
+	cargo test --locked --workspace --exclude bellows-tests --features $(FEATURES)
+	cargo test --locked -p bellows-tests --lib
+
+test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own loaders
+	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
+	export PATH="$$($(TESTBED) tools path):$$PATH"
+	helm lint --strict charts/bellows-crds charts/bellows
+	kind-check kind-config.yaml
+
+test-cluster: setup images ## Tests with real pods on a real Kubernetes (needs root; usually 2 min)
+	$(SAY) 'Real pods on a real Kubernetes (usually 2 min)'
+	cargo test --locked -p bellows-tests --no-run
+	trap '$(TESTBED) down --name $(NAME)-test' EXIT
+	$(TESTBED) up --name $(NAME)-test --nodes 2
+	$(TESTBED) load-image --name $(NAME)-test $(IMAGES)/*.tar
+	export BELLOWS_TESTBED=$(NAME)-test
+	export CARGO_TARGET_$$(echo $(HOST) | tr a-z- A-Z_)_RUNNER="$(abspath $(TESTBED)) run --name $(NAME)-test --"
+	cargo test --locked -p bellows-tests --test '*' -- --test-threads 1
+
+images: $(TESTBED) ## Build the images the charts name, as archives in target/bellows/images
+	$(SAY) 'Programs for images (usually a few seconds, the first time 6 min)'
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) \
+		-p bellows-operator -p bellows-example-thumbnails -p bellows-tests --bins
+	mkdir -p $(IMAGES)
+	pack() { $(TESTBED) image --image "$$1" --output "$(IMAGES)/$$2.tar" "$${@:3}"; }
+	pack ghcr.io/bellows-dev/bellows-operator:$(VERSION) operator --file $(STATIC)/bellows-operator:/bellows-operator
+	pack ghcr.io/bellows-dev/example-thumbnails:$(VERSION) thumbnails \
+		--file $(STATIC)/thumbnails-worker:/thumbnails-worker --file $(STATIC)/thumbnails:/thumbnails
+	pack quay.io/coreos/etcd:v3.7.3 etcd --file "$$($(TESTBED) tools etcd)":/usr/local/bin/etcd
+
+tools: $(TESTBED) # Kubernetes, etcd and helm, built once into the cache
+	$(SAY) 'Kubernetes, etcd, helm (from the cache; the first time built, 8 min)'
+	$(TESTBED) tools >/dev/null
+
+$(TESTBED): setup
+	$(SAY) 'The testbed (the first time 1 min)'
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) -p bellows-testbed
+
+cluster-up: setup images ## A Kubernetes on this machine with the images loaded (needs root)
+	$(TESTBED) up --name $(NAME) --nodes 2
+	$(TESTBED) load-image --name $(NAME) $(IMAGES)/*.tar
+	echo 'Next: eval "$$($(TESTBED) env --name $(NAME))"; $(TESTBED) run --name $(NAME) -- kubectl get nodes'
+
+cluster-down: $(TESTBED) ## Take that Kubernetes away, with everything in it
+	$(TESTBED) down --name $(NAME)
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: setup ## Formatting and clippy, warnings denied
+	cargo fmt --all --check
+	RUSTFLAGS='-D warnings' cargo clippy --locked --workspace --all-targets --features $(FEATURES)
+
+generate: setup ## Write generated files again (the CRD)
+	cargo run --locked -p bellows-operator --bin crdgen
+
+clean: ## Remove what was built here; the cache outside stays
+	cargo clean
+	rm -rf $(OUT)
+
+setup: # What a new machine lacks: installed with apt-get as root, else named
+	@need=()
+	for program in cargo rustc go cc make; do command -v $$program >/dev/null || need+=($$program); done
+	if (( $${#need[@]} )); then
+		echo "Bellows is built with Rust ($$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later), Go (1.26 or later) and a C compiler."
+		echo "Missing here: $${need[*]}. Install them, and run this again."
+		exit 1
+	fi
+	packages=()
+	command -v protoc >/dev/null || packages+=(protobuf-compiler libprotobuf-dev)
+	(( $${#packages[@]} )) || exit 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		echo "Installing $${packages[*]} (usually 10 s)"
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${packages[@]}" >/dev/null ||
+			{ apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${packages[@]}" >/dev/null; }
+	else
+		echo "Please install: $${packages[*]} (the names are Debian's)"
+		exit 1
+	fi
+
+.PHONY: help demo demo-kind test test-crates test-charts test-cluster images tools cluster-up cluster-down fmt lint generate clean setup
