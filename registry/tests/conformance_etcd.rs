@@ -3,9 +3,8 @@
 //!
 //! A test that cannot have an etcd fails and says so.
 
-mod etcd;
-
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
@@ -17,13 +16,52 @@ use bellows_registry::backend::{
 use bellows_registry::clock;
 use bellows_registry::key::KeyRange;
 use bellows_registry::testkit::{conformance, script};
+use bellows_testbed::{EtcdCluster, EtcdServer};
 use bytes::Bytes;
-use etcd::{Member, free_port};
 use futures::{FutureExt, StreamExt};
+
+/// A real etcd in a folder of its own.
+struct Member {
+    server: EtcdServer,
+    _folder: tempfile::TempDir,
+}
+
+impl Member {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = EtcdServer::start(folder.path());
+        let server = server.unwrap_or_else(|error| panic!("this test needs a real etcd: {error}"));
+        Self { server, _folder: folder }
+    }
+
+    fn backend(&self) -> EtcdBackend {
+        EtcdBackend::new(EtcdConfig::new([self.client_url()])).unwrap()
+    }
+}
+
+impl Deref for Member {
+    type Target = EtcdServer;
+
+    fn deref(&self) -> &EtcdServer {
+        &self.server
+    }
+}
+
+impl DerefMut for Member {
+    fn deref_mut(&mut self) -> &mut EtcdServer {
+        &mut self.server
+    }
+}
+
+/// A URL of a port that was free a moment ago.
+fn nobody() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("http://127.0.0.1:{port}")
+}
 
 #[tokio::test]
 async fn etcd_keeps_every_promise_of_the_waist() {
-    let member = Member::start("conformance").await;
+    let member = Member::start();
     let report = conformance::run(&member.backend(), "etcd").await;
     println!("{report}");
     assert!(report.failed.is_empty(), "{report}");
@@ -34,7 +72,7 @@ async fn memory_answers_a_random_script_as_etcd_does() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("BELLOWS_SEED").unwrap_or(0xbe110);
     let steps = number("BELLOWS_STEPS").unwrap_or(20_000);
-    let member = Member::start("script").await;
+    let member = Member::start();
     let steps = usize::try_from(steps).unwrap();
     match script::run(&MemoryBackend::new(), &member.backend(), seed, steps).await {
         Ok(summary) => println!("{summary}"),
@@ -89,7 +127,7 @@ async fn all_calls_end(backend: &EtcdBackend, bound: Duration) {
 
 #[tokio::test]
 async fn a_member_that_is_not_there_is_an_error_and_no_hang() {
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let nobody = nobody();
     all_calls_end(&impatient(&[&nobody]), Duration::from_millis(900)).await;
     // A listener that never answers: the connection opens, and then nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -99,11 +137,11 @@ async fn a_member_that_is_not_there_is_an_error_and_no_hang() {
 
 #[tokio::test]
 async fn a_member_that_is_gone_is_passed_over() {
-    let member = Member::start("passed-over").await;
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let member = Member::start();
+    let nobody = nobody();
     for _ in 0..8 {
         // Each begins at a member of its own choice.
-        let backend = impatient(&[&nobody, member.url()]);
+        let backend = impatient(&[&nobody, member.client_url()]);
         for _ in 0..5 {
             write(&backend, "k").await.unwrap();
             backend.grant(Duration::from_secs(5)).await.unwrap();
@@ -115,16 +153,16 @@ async fn a_member_that_is_gone_is_passed_over() {
 
 #[tokio::test]
 async fn a_frozen_member_is_an_error_and_the_same_backend_works_when_it_thaws() {
-    let member = Member::start("frozen").await;
-    let backend = impatient(&[member.url()]);
+    let member = Member::start();
+    let backend = impatient(&[member.client_url()]);
     let lease = backend.grant(Duration::from_secs(30)).await.unwrap();
     backend.keep_alive(lease.id).await.unwrap();
     write(&backend, "k").await.unwrap();
-    member.signal("STOP");
+    member.pause().unwrap();
     all_calls_end(&backend, Duration::from_millis(1500)).await;
     let renewal = backend.keep_alive(lease.id).await.unwrap_err();
     assert_eq!(renewal.class(), Class::Unknown, "{renewal}");
-    member.signal("CONT");
+    member.resume().unwrap();
     let start = clock::instant();
     while write(&backend, "k").await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -134,14 +172,14 @@ async fn a_frozen_member_is_an_error_and_the_same_backend_works_when_it_thaws() 
 
 #[tokio::test]
 async fn a_watch_of_a_frozen_member_ends() {
-    let member = Member::start("frozen-watch").await;
-    let mut config = EtcdConfig::new([member.url()]);
+    let member = Member::start();
+    let mut config = EtcdConfig::new([member.client_url()]);
     config.ping = (Duration::from_secs(1), Duration::from_millis(500));
     let backend = EtcdBackend::new(config).unwrap();
     let from = write(&backend, "k").await.unwrap();
     let mut watch = backend.watch(WatchRequest { range: KeyRange::prefix("k"), from }).await.unwrap();
     next(&mut watch).await.unwrap();
-    member.signal("STOP");
+    member.pause().unwrap();
     let start = clock::instant();
     assert_eq!(next(&mut watch).await.unwrap_err().class(), Class::Unknown);
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
@@ -149,7 +187,7 @@ async fn a_watch_of_a_frozen_member_ends() {
 
 #[tokio::test]
 async fn a_watch_ends_with_its_member_and_another_one_resumes() {
-    let mut member = Member::start("restart").await;
+    let mut member = Member::start();
     let backend = member.backend();
     let lease = backend.grant(Duration::from_secs(60)).await.unwrap();
     backend.keep_alive(lease.id).await.unwrap();
@@ -158,7 +196,7 @@ async fn a_watch_ends_with_its_member_and_another_one_resumes() {
     let mut watch = backend.watch(WatchRequest { range: range.clone(), from: first }).await.unwrap();
     let complete = next(&mut watch).await.unwrap().complete;
     assert_eq!(complete, first);
-    member.restart().await;
+    member.restart().unwrap();
     assert_eq!(next(&mut watch).await.unwrap_err().class(), Class::Unknown);
     assert!(watch.next().await.is_none());
     let start = clock::instant();
@@ -183,8 +221,8 @@ async fn a_watch_ends_with_its_member_and_another_one_resumes() {
 
 #[tokio::test]
 async fn a_silent_watch_tells_how_far_it_is_complete() {
-    let member = Member::start("progress").await;
-    let mut config = EtcdConfig::new([member.url()]);
+    let member = Member::start();
+    let mut config = EtcdConfig::new([member.client_url()]);
     config.progress = Duration::from_millis(100);
     let backend = EtcdBackend::new(config).unwrap();
     let from = write(&backend, "other").await.unwrap();
@@ -201,7 +239,7 @@ async fn a_silent_watch_tells_how_far_it_is_complete() {
 
 #[tokio::test]
 async fn a_renewal_that_nobody_waited_for_does_not_answer_the_next_one() {
-    let member = Member::start("renewal").await;
+    let member = Member::start();
     let backend = member.backend();
     let lease = backend.grant(Duration::from_secs(30)).await.unwrap();
     backend.keep_alive(lease.id).await.unwrap();
@@ -213,11 +251,57 @@ async fn a_renewal_that_nobody_waited_for_does_not_answer_the_next_one() {
     assert_eq!(backend.keep_alive(lease.id).await.unwrap_err().class(), Class::LeaseLost);
 }
 
+/// Calls until it works; gives the answer and how long that took.
+async fn in_the_end<T>(call: impl AsyncFn() -> Result<T, BackendError>) -> (T, Duration) {
+    let start = clock::instant();
+    loop {
+        match call().await {
+            Ok(answer) => return (answer, start.elapsed()),
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(20), "still failing: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_its_leader_is_served_by_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = EtcdCluster::start(folder.path())
+        .unwrap_or_else(|error| panic!("this test needs three real etcd members: {error}"));
+    let mut config = EtcdConfig::new(cluster.client_urls());
+    config.request_timeout = Duration::from_secs(1);
+    let backend = EtcdBackend::new(config).unwrap();
+    let lease = backend.grant(Duration::from_secs(60)).await.unwrap();
+    backend.keep_alive(lease.id).await.unwrap();
+    let from = write(&backend, "k1").await.unwrap();
+    for round in 0..2 {
+        let leader = cluster.leader().unwrap();
+        if round == 0 {
+            cluster.member(leader).kill().unwrap()
+        } else {
+            cluster.member(leader).pause().unwrap()
+        }
+        let (revision, took) = in_the_end(|| write(&backend, "k2")).await;
+        println!("writes again {took:?} after the leader was lost");
+        let (_, took) = in_the_end(|| backend.keep_alive(lease.id)).await;
+        println!("renews again {took:?} later");
+        let request = || WatchRequest { range: KeyRange::prefix("k"), from };
+        let (mut watch, took) = in_the_end(|| backend.watch(request())).await;
+        println!("watches again {took:?} later");
+        while next(&mut watch).await.unwrap().complete < revision {}
+        if round == 0 {
+            cluster.member(leader).restart().unwrap()
+        } else {
+            cluster.member(leader).resume().unwrap()
+        }
+    }
+}
+
 /// The facts that the assembling of whole revisions is built on, seen without it. If
 /// this test fails after an update of etcd, read `backend/etcd/assemble.rs` again.
 #[tokio::test]
 async fn fragments_end_inside_a_revision_and_headers_run_ahead() {
-    let member = Member::start("fragments").await;
+    let member = Member::start();
     let backend = member.backend();
     let value = Bytes::from(vec![b'v'; 14_000]);
     let mut newest = 0;
@@ -225,13 +309,13 @@ async fn fragments_end_inside_a_revision_and_headers_run_ahead() {
         let then = (0..100).map(|n| put(&format!("k{n:03}"), value.clone())).collect();
         newest = backend.txn(Txn { then, ..Txn::default() }).await.unwrap().revision;
     }
-    let (inside, ahead) = raw_watch(member.url(), "k", newest).await;
+    let (inside, ahead) = raw_watch(member.client_url(), "k", newest).await;
     println!("fragments that end inside a revision: {inside}; headers ahead of their changes: {ahead}");
     assert!(inside > 0 && ahead > 0);
     for _ in 0..1500 {
         newest = write(&backend, "many").await.unwrap();
     }
-    let (_, ahead) = raw_watch(member.url(), "many", newest).await;
+    let (_, ahead) = raw_watch(member.client_url(), "many", newest).await;
     assert!(ahead > 0, "a catch-up of 1500 revisions came with an honest header");
 }
 
