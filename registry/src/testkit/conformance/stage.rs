@@ -45,7 +45,17 @@ pub(super) fn same<T: PartialEq + fmt::Debug>(what: &str, found: &T, expected: &
     if found == expected {
         return Ok(());
     }
-    Err(Flaw(format!("{what}: found {found:?}, expected {expected:?}")))
+    Err(Flaw(format!("{what}: found {}, expected {}", shortened(found), shortened(expected))))
+}
+
+/// As `Debug` has it, but readable in a terminal.
+fn shortened(value: &impl fmt::Debug) -> String {
+    const MOST: usize = 500;
+    let text = format!("{value:?}");
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// Fails unless `held`.
