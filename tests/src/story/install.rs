@@ -1,0 +1,94 @@
+//! Helm installs Bellows; a TaskDefinition makes a Deployment of 0.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client};
+
+use crate::cluster::Cluster;
+use crate::ledger::Ledger;
+use crate::names::{CHART, DEFINITION, MANIFEST, RELEASE, SYSTEM, WORK};
+use crate::narrate::{check, say};
+use crate::replicas::Replicas;
+use crate::report::Report;
+use crate::scene::{Scene, root};
+use crate::volume::Volume;
+use crate::{manifests, photos, shell, wait};
+
+/// `helm install` with no values, and the registry's witness.
+pub async fn install(cluster: Cluster, cache: &Path) -> Result<Scene> {
+    let client = Client::try_default().await.context("the Kubernetes API")?;
+    leave_no_trace().await;
+    let inputs = photos::gather(cache)?;
+    let (here, on_nodes) = cluster.volume(&root());
+    let volume = Volume::lay_out(&here, &inputs)?;
+    helm_install().await?;
+    let endpoint = cluster.registry(&client).await?;
+    let ledger = Ledger::open(&endpoint)?;
+    shell::apply(&manifests::volume(&on_nodes)).await?;
+    let replicas = Replicas::follow(client.clone(), WORK, DEFINITION);
+    let mut report = Report { install: cluster.install().to_owned(), ..Report::default() };
+    describe(&client, &mut report).await?;
+    Ok(Scene { cluster, client, ledger, replicas, volume, report })
+}
+
+/// The command a user types, and the wait for what it starts.
+pub async fn helm_install() -> Result<()> {
+    shell::typed(&format!(
+        "helm install {RELEASE} {CHART} --namespace {SYSTEM} --create-namespace --wait --timeout 120s"
+    ))
+    .await?;
+    Ok(())
+}
+
+/// `kubectl apply` of the TaskDefinition, then: a Deployment, of 0.
+pub async fn define(scene: &Scene) -> Result<()> {
+    shell::typed(&format!("kubectl apply -n {WORK} -f {MANIFEST}")).await?;
+    let (_, replicas) =
+        scene.replicas.until("the Deployment appears", Duration::from_secs(30), 0, |_| true).await?;
+    check("the Deployment begins at 0", replicas == 0, format!("it has {replicas} replicas"))?;
+    wait::until("the TaskDefinition is Ready", Duration::from_secs(30), || async {
+        let status = scene.status().await?;
+        let ready = condition(&status, "Ready").context("it has no condition Ready")?;
+        anyhow::ensure!(ready["status"] == "True", "{}: {}", ready["reason"], ready["message"]);
+        Ok(Some(()))
+    })
+    .await?;
+    say(shell::typed(&format!("kubectl get td -n {WORK}")).await?.trim_end().replace('\n', "\n    "));
+    Ok(())
+}
+
+fn condition<'a>(status: &'a serde_json::Value, kind: &str) -> Option<&'a serde_json::Value> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
+
+/// What an earlier, broken-off story left in a cluster that is used again.
+async fn leave_no_trace() {
+    let delete = ["--ignore-not-found", "--wait=true", "--timeout=60s"];
+    for what in
+        [&["-n", WORK, "taskdefinition", "--all"][..], &["namespace", WORK], &["persistentvolume", "photos"]]
+    {
+        let _ = shell::quiet([&["kubectl", "delete"], what, &delete].concat()).await;
+    }
+    let _ = shell::quiet(["helm", "uninstall", RELEASE, "-n", SYSTEM, "--wait"]).await;
+    let _ = shell::quiet([&["kubectl", "delete", "namespace", SYSTEM][..], &delete].concat()).await;
+}
+
+async fn describe(client: &Client, report: &mut Report) -> Result<()> {
+    report.kubernetes_version = client.apiserver_version().await?.git_version;
+    let nodes = Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await?.items;
+    report.nodes = nodes.len();
+    let images = nodes.into_iter().filter_map(|node| node.status).flat_map(|s| s.images.unwrap_or_default());
+    for image in images {
+        let names = image.names.unwrap_or_default();
+        let ours = names.into_iter().find(|name| name.contains("bellows") && !name.contains('@'));
+        if let (Some(name), Some(bytes)) = (ours, image.size_bytes) {
+            report.image_mb.insert(name, bytes as f64 / 1e6);
+        }
+    }
+    let crd = root().join("crds/bellows.dev_taskdefinitions.yaml");
+    report.crd_bytes = std::fs::metadata(&crd).with_context(|| format!("reading {}", crd.display()))?.len();
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The folder the pods share: photographs in, thumbnails and saved refs out.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::photos;
+
+/// How many photographs the second wave has.
+const SECOND: usize = 36;
+/// How many each small wave has.
+const SMALL: usize = 4;
+
+/// The volume as this process sees it.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// Its root.
+    pub root: PathBuf,
+}
+
+/// One line of the report that the example's `wait` writes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ending {
+    /// The photograph.
+    pub path: String,
+    /// What was made of it, if it succeeded.
+    pub thumbnail: Option<Made>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The part of a result that the story looks at.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Made {
+    /// The thumbnail, relative to the volume.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+impl Volume {
+    /// An empty volume with photographs laid out in waves: `first` (the broken one is
+    /// among them), `second`, and the small ones `third` to `fifth`.
+    pub fn lay_out(root: &Path, inputs: &Path) -> Result<Self> {
+        let _ = std::fs::remove_dir_all(root);
+        let volume = Self { root: root.to_owned() };
+        for folder in ["", "photos", "refs", "thumbnails"] {
+            volume.open_folder(folder)?;
+        }
+        let all = photos::list(inputs)?;
+        let (broken, good): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| p.ends_with(photos::BROKEN));
+        let (second, first) = good.split_at(SECOND.min(good.len() / 2));
+        volume.copy("first", &[first, &broken].concat())?;
+        volume.copy("second", second)?;
+        for (n, wave) in ["third", "fourth", "fifth"].into_iter().enumerate() {
+            volume.copy(wave, &good[n * SMALL..(n + 1) * SMALL])?;
+        }
+        Ok(volume)
+    }
+
+    /// Workers and publishers are not root and must write here.
+    fn open_folder(&self, name: &str) -> Result<()> {
+        let folder = self.root.join(name);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
+        Ok(())
+    }
+
+    fn copy(&self, wave: &str, files: &[PathBuf]) -> Result<()> {
+        let folder = self.root.join("photos").join(wave);
+        std::fs::create_dir_all(&folder)?;
+        for file in files {
+            let target = folder.join(file.file_name().context("a name")?);
+            std::fs::copy(file, &target).with_context(|| format!("copying {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// How many photographs a wave has.
+    pub fn size(&self, wave: &str) -> Result<usize> {
+        Ok(photos::list(&self.root.join("photos").join(wave))?.len())
+    }
+
+    /// How many refs a publisher saved.
+    pub fn saved_refs(&self, wave: &str) -> Result<usize> {
+        let file = self.root.join("refs").join(format!("{wave}.jsonl"));
+        Ok(std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?
+            .lines()
+            .count())
+    }
+
+    /// What the process that awaited a wave wrote down.
+    pub fn endings(&self, wave: &str) -> Result<Vec<Ending>> {
+        let file = self.root.join("refs").join(format!("{wave}-results.json"));
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("parsing {}", file.display()))
+    }
+}
