@@ -1,8 +1,7 @@
 //! `make demo`: the whole road once, on a real Kubernetes, every step checked.
 //!
-//! Outside a cluster it brings one up (or uses the one that is up), loads the images,
-//! and starts itself again inside; inside it tells the story. The last line is
-//! `demo: PASS …` or `demo: FAIL <check>: why`.
+//! It tells the story inside a cluster that is up and has the images; `make demo` sees
+//! to both. The last line is `demo: PASS …` or `demo: FAIL <check>: why`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
