@@ -1,5 +1,6 @@
 //! Runs a short command to its end and turns a failure into an error that says what it printed.
 
+use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -31,6 +32,13 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().context(|| format!("wait for {}", shown(command)))?;
+    judge(command, &output)
+}
+
+/// Runs `command` with a file as its standard input.
+pub(crate) fn run_with_file(command: &mut Command, input: File) -> Result<String> {
+    command.stdin(input);
+    let output = command.output().context(|| format!("run {}", shown(command)))?;
     judge(command, &output)
 }
 
