@@ -4,10 +4,12 @@
 //! cluster's API can be reached; everything else is the same for both.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Client};
+use tokio::process::Child;
 
 use crate::names::{RELEASE, SYSTEM, TARGET};
 use crate::shell;
@@ -79,16 +81,29 @@ impl Cluster {
         }
     }
 
-    /// Where the registry's etcd can be reached from here.
-    pub async fn registry(&self, client: &Client) -> Result<String> {
-        let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
-        let service = services.get(&format!("{RELEASE}-etcd")).await.context("the registry's Service")?;
-        let ip = service.spec.and_then(|s| s.cluster_ip).context("the registry's Service has no address")?;
-        match self {
-            Self::Testbed { .. } => Ok(format!("http://{ip}:2379")),
-            Self::Kind { .. } => Ok("http://127.0.0.1:12379".to_owned()), // a port-forward
+    /// The registry's etcd, as it can be reached from here.
+    pub async fn registry(&self, client: &Client) -> Result<Reach> {
+        let name = format!("{RELEASE}-etcd");
+        if let Self::Kind { .. } = self {
+            let mut forward = tokio::process::Command::new("kubectl");
+            forward.args(["port-forward", "-n", SYSTEM, &format!("service/{name}"), "12379:2379"]);
+            let forward = forward.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
+            let forward = forward.context("kubectl port-forward")?;
+            return Ok(Reach { endpoint: "http://127.0.0.1:12379".to_owned(), _forward: Some(forward) });
         }
+        let services: Api<Service> = Api::namespaced(client.clone(), SYSTEM);
+        let service = services.get(&name).await.context("the registry's Service")?;
+        let ip = service.spec.and_then(|s| s.cluster_ip).context("the registry's Service has no address")?;
+        Ok(Reach { endpoint: format!("http://{ip}:2379"), _forward: None })
     }
+}
+
+/// A way to the registry; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Reach {
+    /// The client URL.
+    pub endpoint: String,
+    _forward: Option<Child>,
 }
 
 /// The kernel's name of a program: its first 15 bytes.

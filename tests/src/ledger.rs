@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 pub use fold::{Assigned, Book, Leading, Settled};
 
+use crate::cluster::Reach;
 use crate::narrate::CheckFailed;
 
 /// Follows one registry, across restarts of its etcd.
@@ -27,17 +28,19 @@ pub struct Ledger {
     news: Arc<watch::Sender<Revision>>,
     space: Keyspace,
     backend: DynBackend,
+    reach: Reach,
     following: JoinSet<()>,
 }
 
 impl Ledger {
     /// Opens the book; following begins at once.
-    pub fn open(endpoint: &str) -> Result<Self> {
+    pub fn open(reach: Reach) -> Result<Self> {
         let mut ledger = Self {
             book: Arc::default(),
             news: Arc::new(watch::channel(0).0),
             space: Keyspace::default(),
-            backend: connect(endpoint)?,
+            backend: connect(&reach.endpoint)?,
+            reach,
             following: JoinSet::new(),
         };
         ledger.follow();
@@ -45,8 +48,9 @@ impl Ledger {
     }
 
     /// Goes on at another address of the same registry.
-    pub fn reopen(&mut self, endpoint: &str) -> Result<()> {
-        self.backend = connect(endpoint)?;
+    pub fn reopen(&mut self, reach: Reach) -> Result<()> {
+        self.backend = connect(&reach.endpoint)?;
+        self.reach = reach;
         self.follow();
         Ok(())
     }

@@ -25,8 +25,7 @@ pub async fn install(cluster: Cluster, cache: &Path) -> Result<Scene> {
     let (here, on_nodes) = cluster.volume(&root());
     let volume = Volume::lay_out(&here, &inputs)?;
     helm_install().await?;
-    let endpoint = cluster.registry(&client).await?;
-    let ledger = Ledger::open(&endpoint)?;
+    let ledger = Ledger::open(cluster.registry(&client).await?)?;
     shell::apply(&manifests::volume(&on_nodes)).await?;
     let replicas = Replicas::follow(client.clone(), WORK, DEFINITION);
     let mut report = Report { install: cluster.install().to_owned(), ..Report::default() };

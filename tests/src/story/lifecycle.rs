@@ -43,7 +43,7 @@ pub async fn reinstall(scene: &mut Scene) -> Result<()> {
     shell::typed(&format!("helm uninstall {RELEASE} --namespace {SYSTEM} --wait --timeout 120s")).await?;
     say(format!("{size} tasks wait in the registry's volume; nothing of Bellows runs"));
     helm_install().await?;
-    scene.ledger.reopen(&scene.cluster.registry(&scene.client).await?)?;
+    scene.ledger.reopen(scene.cluster.registry(&scene.client).await?)?;
     scene.all_settled(Duration::from_secs(90)).await?;
     scene.await_refs("fifth").await?;
     let second = pods::ended(&scene.client, WORK, "wait-fifth", Duration::from_secs(30)).await?;
