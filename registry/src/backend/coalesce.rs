@@ -14,11 +14,14 @@
 //! # Errors
 //! An unknown outcome of a request is told to every move in it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 
 use super::{BackendError, Class, Compare, DynBackend, TxnAnswer};
 use crate::txn::{Batch, Move, Rejected, Touched};
@@ -103,8 +106,11 @@ struct Run {
     config: WriterConfig,
     queue: mpsc::Receiver<Waiting>,
     waiting: VecDeque<Waiting>,
-    requests: JoinSet<()>,
-    in_flight: HashMap<Id, Touched>,
+    /// Polled within this task: a task each would cost a lone move one more hop.
+    requests: FuturesUnordered<BoxFuture<'static, u64>>,
+    /// What the requests on their way touch, by number.
+    in_flight: Vec<(u64, Touched)>,
+    numbered: u64,
 }
 
 impl Run {
@@ -114,8 +120,8 @@ impl Run {
         config: WriterConfig,
         queue: mpsc::Receiver<Waiting>,
     ) -> Self {
-        let (waiting, requests, in_flight) = (VecDeque::new(), JoinSet::new(), HashMap::new());
-        Self { backend, outer, config, queue, waiting, requests, in_flight }
+        let (waiting, requests) = (VecDeque::new(), FuturesUnordered::new());
+        Self { backend, outer, config, queue, waiting, requests, in_flight: Vec::new(), numbered: 0 }
     }
 
     async fn until_closed(mut self) {
@@ -128,9 +134,8 @@ impl Run {
                     Some(next) => self.take_in(next),
                     None => open = false,
                 },
-                Some(done) = self.requests.join_next_with_id() => {
-                    let id = done.map_or_else(|error| error.id(), |(id, ())| id);
-                    self.in_flight.remove(&id);
+                Some(done) = self.requests.next() => {
+                    self.in_flight.retain(|(number, _)| *number != done);
                 }
             }
         }
@@ -151,10 +156,11 @@ impl Run {
         if batch.is_empty() {
             return false;
         }
-        let touched = batch.touched().clone();
+        let number = self.numbered;
+        self.numbered += 1;
+        self.in_flight.push((number, batch.touched().clone()));
         let request = deliver(self.backend.clone(), self.outer.clone(), batch, replies);
-        let id = self.requests.spawn(request).id();
-        self.in_flight.insert(id, touched);
+        self.requests.push(request.map(move |()| number).boxed());
         true
     }
 
@@ -164,7 +170,7 @@ impl Run {
         let mut batch = Batch::default();
         let (mut packed, mut stays) = (Vec::new(), VecDeque::new());
         let mut blocked = Touched::default();
-        let on_its_way = |row: &Move| self.in_flight.values().any(|touched| touched.conflicts(row));
+        let on_its_way = |row: &Move| self.in_flight.iter().any(|(_, touched)| touched.conflicts(row));
         while let Some(next) = self.waiting.pop_front() {
             if blocked.conflicts(&next.row) || on_its_way(&next.row) {
                 blocked.add(&next.row);

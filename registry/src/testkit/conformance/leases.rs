@@ -60,10 +60,10 @@ async fn the_keys_of_an_expired_lease_go_in_one_revision(stage: &Stage<'_>) -> O
 }
 
 async fn a_renewed_lease_lives_on(stage: &Stage<'_>) -> Outcome {
-    let lease = stage.grant(Duration::from_secs(2)).await?;
+    let lease = stage.grant(Duration::from_secs(3)).await?;
     stage.write_on("a", lease.id).await?;
-    for _ in 0..6 {
-        tokio::time::sleep(lease.ttl / 3).await;
+    for _ in 0..9 {
+        tokio::time::sleep(lease.ttl / 4).await;
         stage.keep_alive(lease.id).await?;
     }
     holds("still there after twice its time", stage.find("a").await?.is_some())?;
