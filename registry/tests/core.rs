@@ -1,0 +1,374 @@
+//! The deciding core alone, over long random histories, with the laws as the oracle.
+//!
+//! One thread, no clock, no backend: a table of keys, the moves of `txn`, the fold of
+//! `view` and the plans of `plan`. Every step is judged: the plan against the view it was
+//! made from, the table against the laws, and the folded view against one read afresh.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bellows_registry::backend::{Change, Changes, Compare, Entry, Is, Op, Revision};
+use bellows_registry::check;
+use bellows_registry::clock::{self, Now, WallMillis};
+use bellows_registry::entropy::Entropy;
+use bellows_registry::id::{DefinitionId, ResultSlot, TaskId, WorkerId};
+use bellows_registry::key::{Key, Keyspace};
+use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
+use bellows_registry::record::{
+    AssignmentRecord, Delay, Ended, OutcomeRecord, PolicyRecord, PolicyState, Record, TaskRecord,
+    WorkerRecord, WorkerState,
+};
+use bellows_registry::spec::{Mode, Policy};
+use bellows_registry::txn::{self, AttemptRef, Move};
+use bellows_registry::view::View;
+use bytes::Bytes;
+
+const SLOT: ResultSlot = ResultSlot::from_bits(1);
+
+struct Core {
+    table: BTreeMap<Bytes, Entry>,
+    revision: Revision,
+    space: Keyspace,
+    view: View,
+    assumed: Assumed,
+    now: Now,
+    dice: Entropy,
+    defs: Vec<DefinitionId>,
+    disruptions: u64,
+    /// Whether the world is quiet while a plan is carried out.
+    peace: bool,
+}
+
+impl Core {
+    fn new(seed: u64) -> Self {
+        let space = Keyspace::default();
+        let defs = ["a", "b"].map(|name| DefinitionId::new("ns", name).unwrap()).to_vec();
+        let mut core = Self {
+            table: BTreeMap::new(),
+            revision: 0,
+            view: View::new(space.clone()),
+            space,
+            assumed: Assumed::default(),
+            now: clock::now(),
+            dice: Entropy::seeded(seed),
+            defs: defs.clone(),
+            disruptions: 0,
+            peace: false,
+        };
+        for def in defs {
+            core.policy(&def, Mode::Active);
+        }
+        core
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.dice.bits64() % bound
+    }
+
+    fn pick<T: Clone>(&self, from: &[T]) -> Option<T> {
+        let len = from.len() as u64;
+        (len > 0).then(|| from[self.below(len) as usize].clone())
+    }
+
+    fn policy(&mut self, def: &DefinitionId, mode: Mode) {
+        let policy = Policy { mode, ..Policy::default() };
+        let record = PolicyRecord { uid: "u".into(), generation: 1, state: PolicyState::Active, policy };
+        self.write(&Key::Policy(def.clone()), record.encode());
+        self.write(&Key::Open(def.clone()), Bytes::from_static(b"bellows1 {\"uid\":\"u\"}\n"));
+    }
+
+    fn write(&mut self, key: &Key, value: Bytes) {
+        let op =
+            Op::Put { key: self.space.path(key), value, lease: bellows_registry::backend::PutLease::None };
+        assert!(self.commit(&Move { then: vec![op], ..Move::default() }));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let range = bellows_registry::key::KeyRange::one(self.space.path(key));
+        self.commit(&Move { then: vec![Op::Delete(range)], ..Move::default() });
+    }
+
+    /// A move, carried out as a backend would: all compares, then all steps, one revision.
+    fn commit(&mut self, row: &Move) -> bool {
+        let holds = |c: &Compare| {
+            let found = self.table.get(&c.key).map(|entry| entry.mod_revision);
+            match c.is {
+                Is::Present => found.is_some(),
+                Is::Absent => found.is_none(),
+                Is::At(revision) => found == Some(revision),
+            }
+        };
+        if !row.compares.iter().all(holds) {
+            return false;
+        }
+        self.revision += 1;
+        let (revision, mut changes) = (self.revision, Vec::new());
+        for op in &row.then {
+            match op {
+                Op::Put { key, value, .. } => {
+                    let created = self.table.get(key).map_or(revision, |entry| entry.create_revision);
+                    let entry = Entry {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_revision: created,
+                        mod_revision: revision,
+                        lease: None,
+                    };
+                    self.table.insert(key.clone(), entry.clone());
+                    changes.push(Change::Put(entry));
+                }
+                Op::Delete(range) => {
+                    if self.table.remove(&range.start).is_some() {
+                        changes.push(Change::Delete { key: range.start.clone(), revision });
+                    }
+                }
+                other => panic!("no move has {other:?}"),
+            }
+        }
+        changes.retain(|change| !matches!(self.space.parse(change.key()), Ok(Key::Outcome(..))));
+        self.view.apply(&Changes { complete: revision, changes }, &self.now);
+        self.assumed.end_passed(revision, self.now.instant);
+        true
+    }
+
+    fn keys(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let keys = self.table.keys().filter_map(|path| self.space.parse(path).ok());
+        keys.filter(|key| wanted(key)).collect()
+    }
+
+    /// One random thing that publishers, workers, people or time may do.
+    fn happen(&mut self) {
+        let def = self.pick(&self.defs).unwrap();
+        match self.below(100) {
+            0..30 => self.publish(&def),
+            30..36 => self.worker_comes(&def),
+            36..40 => self.worker_changes(),
+            40..46 => self.worker_dies(),
+            46..80 => self.attempt_ends(),
+            80..90 => self.now.instant += Duration::from_millis(self.below(4000)),
+            90..92 => self.now.instant += Duration::from_secs(100),
+            92..94 => {
+                let mode = self.pick(&[Mode::Active, Mode::Active, Mode::Hold, Mode::HoldAndDrain]).unwrap();
+                self.policy(&def, mode);
+            }
+            _ => self.replay_view(),
+        }
+    }
+
+    fn publish(&mut self, def: &DefinitionId) {
+        let wait = Duration::from_millis(self.below(3) * self.below(3000));
+        let record = TaskRecord {
+            slot: SLOT,
+            published: WallMillis(0),
+            delay: (!wait.is_zero()).then(|| Delay::from_now(wait, self.now.wall)),
+            headers: BTreeMap::new(),
+            payload: Bytes::from(vec![b'x'; self.below(40) as usize]),
+        };
+        let (id, space) = (self.dice.task_id(), self.space.clone());
+        self.commit(&txn::publish(&space, def, id, &record));
+    }
+
+    fn worker_comes(&mut self, def: &DefinitionId) {
+        let id = WorkerId::for_session("pod", self.dice.bits64()).unwrap();
+        let record =
+            WorkerRecord { slots: 1 + self.below(4) as u32, state: WorkerState::Active, sdk: "0".into() };
+        self.write(&Key::Worker(def.clone(), id), record.encode());
+    }
+
+    fn worker_changes(&mut self) {
+        let workers = self.keys(|key| matches!(key, Key::Worker(..)));
+        let Some(key) = self.pick(&workers) else { return };
+        let states = [WorkerState::Active, WorkerState::Draining, WorkerState::Cordoned];
+        let record = WorkerRecord { slots: 2, state: self.pick(&states).unwrap(), sdk: "0".into() };
+        self.write(&key, record.encode());
+    }
+
+    fn worker_dies(&mut self) {
+        let workers = self.keys(|key| matches!(key, Key::Worker(..)));
+        if let Some(key) = self.pick(&workers) {
+            self.remove(&key);
+        }
+    }
+
+    fn attempt_ends(&mut self) {
+        let assignments = self.keys(|key| matches!(key, Key::Assignment(..)));
+        let Some(Key::Assignment(definition, worker, task, attempt)) = self.pick(&assignments) else {
+            return;
+        };
+        let at = AttemptRef { definition, worker, task, attempt };
+        let entry = &self.table[&self.space.path(&at.key())];
+        let record = AssignmentRecord::decode(&entry.value).unwrap();
+        let (space, mut tally) = (self.space.clone(), record.tally.clone());
+        let row = match self.below(10) {
+            0 => {
+                tally.attempts += 1;
+                tally.delay = Some(Delay::from_now(record.backoff.wait(tally.attempts, 7), self.now.wall));
+                txn::give_back(&space, &at, &tally)
+            }
+            1 => {
+                tally.hand_backs += 1;
+                txn::give_back(&space, &at, &tally)
+            }
+            _ => txn::settle(&space, &at, SLOT, &outcome(&at, &record)),
+        };
+        self.commit(&row);
+    }
+
+    /// The view folded until now must be the one that a list gives.
+    fn replay_view(&mut self) {
+        let entries: Vec<Entry> =
+            self.table.values().filter(|e| self.space.assigner_range().contains(&e.key)).cloned().collect();
+        let mut fresh = View::new(self.space.clone());
+        fresh.replace(self.revision, &entries, &self.now);
+        assert_eq!(self.facts(&self.view), self.facts(&fresh), "the fold went astray");
+        if self.below(2) == 0 {
+            self.view.replace(self.revision, &entries, &self.now);
+        }
+    }
+
+    fn facts(&self, view: &View) -> Vec<String> {
+        let of = |def: &DefinitionId| {
+            view.definitions().get(def).map_or_else(String::new, |d| {
+                let workers =
+                    d.workers().keys().map(|w| format!("{w}:{}:{}", d.held_count(w), d.is_taken_alone(w)));
+                format!(
+                    "{} waiting, {} assigned, {} parked, {} dead, {} slots, {}",
+                    d.waiting_count(),
+                    d.assigned_count(),
+                    d.parked_count(),
+                    d.dead_workers().count(),
+                    d.slots(),
+                    workers.collect::<Vec<_>>().join(" ")
+                )
+            })
+        };
+        self.defs.iter().map(of).collect()
+    }
+
+    /// Plans, judges the plan, and carries out a part of it now, as an assigner does
+    /// whose answers come late.
+    fn plan(&mut self) {
+        let plan = plan::assign(&self.view, &self.assumed, &self.now);
+        let broken = check::plan(&self.view, &self.assumed, &plan, &self.now);
+        assert_eq!(broken, [], "{plan:?}");
+        for (def, step) in &plan.steps {
+            self.assumed.sent(def, step);
+        }
+        let again = plan::assign(&self.view, &self.assumed, &self.now);
+        assert_eq!(again.steps, [], "planning again gives something to do");
+        self.carry_out(&plan);
+    }
+
+    fn carry_out(&mut self, plan: &Plan) {
+        for (def, step) in &plan.steps {
+            let space = self.space.clone();
+            let written = plan::write(&space, &self.view, def, step, &self.dice, &self.now);
+            let applied = match written {
+                Some(Written::Move(row)) => self.commit(&row),
+                Some(Written::Park { at, outcome }) => self.park(&at, &outcome),
+                None => false,
+            };
+            let refused_until = self.now.instant;
+            if applied {
+                self.disruptions += u64::from(!matches!(step, Step::Assign { .. }));
+                self.assumed.applied(def, step.task(), self.revision);
+            } else {
+                self.assumed.refused(def, step.task(), self.revision, refused_until);
+            }
+            if !self.peace && self.below(8) == 0 {
+                self.happen(); // the world does not wait for a plan to be carried out
+            }
+        }
+        self.assumed.end_passed(self.revision, self.now.instant);
+    }
+
+    fn park(&mut self, at: &AttemptRef, outcome: &OutcomeRecord) -> bool {
+        let path = self.space.path(&Key::Task(at.definition.clone(), at.task));
+        let Some(task) = self.table.get(&path).and_then(|e| TaskRecord::decode(&e.value).ok()) else {
+            return false;
+        };
+        let parked = bellows_registry::record::ParkedRecord {
+            parked: outcome.finished,
+            tally: outcome.tally.clone(),
+            task,
+        };
+        let space = self.space.clone();
+        self.commit(&txn::lost_for_good(&space, at, &parked, outcome))
+    }
+
+    fn judge(&self) {
+        let entries: Vec<Entry> = self.table.values().cloned().collect();
+        assert_eq!(check::registry(&self.space, &entries), []);
+    }
+}
+
+fn outcome(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
+    OutcomeRecord {
+        ended: Ended::Succeeded,
+        attempt: record.number,
+        attempt_id: Some(at.attempt),
+        worker: Some(at.worker.clone()),
+        published: record.published,
+        started: WallMillis(0),
+        finished: WallMillis(0),
+        expires: WallMillis(0),
+        tally: record.tally.clone(),
+        result: Bytes::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_random_history_breaks_a_law() {
+    let (mut steps, mut disruptions) = (0u64, 0);
+    for seed in 0..40 {
+        let mut core = Core::new(seed);
+        for step in 0..600 {
+            core.happen();
+            if step % 3 == 0 {
+                core.plan();
+            }
+            if step % 50 == 0 {
+                core.judge();
+            }
+            steps += 1;
+        }
+        disruptions += core.disruptions;
+    }
+    println!("{steps} steps, {disruptions} disruptions");
+    assert!(disruptions > 300, "the histories hardly disrupt anything: {disruptions}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_left_in_peace_runs_empty() {
+    for seed in 100..110 {
+        let mut core = Core::new(seed);
+        for _ in 0..400 {
+            core.happen();
+        }
+        core.peace = true;
+        for def in core.defs.clone() {
+            core.policy(&def, Mode::Active);
+        }
+        // Workers that take nothing leave in the end.
+        for worker in core.keys(|key| matches!(key, Key::Worker(..))) {
+            core.remove(&worker);
+        }
+        let waiting = |core: &Core| core.keys(|key| matches!(key, Key::Task(..))).len();
+        let mut rounds = 0;
+        while waiting(&core) > 0 {
+            rounds += 1;
+            assert!(rounds < 5000, "seed {seed}: {} tasks never end", waiting(&core));
+            for def in core.defs.clone() {
+                if core.keys(|key| matches!(key, Key::Worker(d, _) if *d == def)).len() < 3 {
+                    core.worker_comes(&def);
+                }
+            }
+            core.now.instant += Duration::from_secs(30);
+            core.plan();
+            for _ in 0..8 {
+                core.attempt_ends();
+            }
+        }
+        core.judge();
+    }
+}
