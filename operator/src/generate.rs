@@ -20,9 +20,13 @@ pub fn files() -> Result<Vec<(String, String)>, GenerateError> {
         .annotations
         .get_or_insert_default()
         .insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+    let kept = yaml(&kept)?;
+    let file = "templates/taskdefinitions.yaml";
     Ok(vec![
         ("crds/bellows.dev_taskdefinitions.yaml".to_owned(), plain),
-        ("charts/bellows-crds/templates/taskdefinitions.yaml".to_owned(), yaml(&kept)?),
+        (format!("charts/bellows-crds/{file}"), kept.clone()),
+        // The copy that lets `helm install` work from a clone.
+        (format!("charts/bellows/charts/bellows-crds/{file}"), kept),
     ])
 }
 

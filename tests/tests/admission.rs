@@ -1,0 +1,132 @@
+//! Wrong TaskDefinitions against a real API server: each is refused, with a message that a
+//! person understands. Needs a cluster: run it by `make test-cluster`.
+
+use std::time::Duration;
+
+use http::Request;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::{Client, Error};
+use serde_json::{Value, json};
+
+const CRD: &str = include_str!("../../crds/bellows.dev_taskdefinitions.yaml");
+const WRONG: &str = include_str!("data/wrong-definitions.yaml");
+const PATH: &str = "/apis/bellows.dev/v1alpha1/namespaces/default/taskdefinitions";
+
+/// The CRD in the cluster, and whether we put it there.
+struct Installed {
+    api: Api<CustomResourceDefinition>,
+    name: String,
+    ours: bool,
+}
+
+async fn install(client: &Client) -> Installed {
+    let crd: CustomResourceDefinition = serde_yaml_ng::from_str(CRD).unwrap();
+    let name = crd.metadata.name.clone().unwrap();
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let ours = api.get_opt(&name).await.expect("a cluster that answers: run `make test-cluster`").is_none();
+    if ours {
+        let params = PatchParams::apply("bellows-tests").force();
+        api.patch(&name, &params, &Patch::Apply(&crd)).await.expect("the API server takes the CRD");
+    }
+    wait_until_served(client).await;
+    Installed { api, name, ours }
+}
+
+async fn wait_until_served(client: &Client) {
+    for _ in 0..300 {
+        let list = Request::get(PATH).body(Vec::new()).unwrap();
+        if client.request::<Value>(list).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the API server does not serve TaskDefinitions after 30 s");
+}
+
+fn definition(name: &str, spec: &Value) -> Value {
+    let mut whole = json!({ "worker": { "image": "registry.example/a:1" } });
+    merge(&mut whole, spec);
+    json!({
+        "apiVersion": "bellows.dev/v1alpha1",
+        "kind": "TaskDefinition",
+        "metadata": { "name": name },
+        "spec": whole,
+    })
+}
+
+/// JSON merge patch: null removes.
+fn merge(into: &mut Value, patch: &Value) {
+    let (Value::Object(into), Value::Object(patch)) = (&mut *into, patch) else {
+        *into = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.remove(key);
+        } else {
+            merge(into.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// What the API server says to a definition, as `kubectl apply` would send it.
+async fn refusal(client: &Client, definition: &Value) -> Option<String> {
+    let uri = format!("{PATH}?dryRun=All&fieldValidation=Strict");
+    let body = serde_json::to_vec(definition).unwrap();
+    let request = Request::post(uri).header("content-type", "application/json").body(body).unwrap();
+    match client.request::<Value>(request).await {
+        Ok(_) => None,
+        Err(Error::Api(status)) => Some(status.message.clone()),
+        Err(error) => panic!("the API server did not answer: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_definition_is_refused_with_a_sentence() {
+    let client = Client::try_default().await.expect("KUBECONFIG: run `make test-cluster`");
+    let installed = install(&client).await;
+    let good = definition("good", &json!({}));
+    assert_eq!(refusal(&client, &good).await, None, "a minimal definition is accepted");
+    let table: Vec<Value> = serde_yaml_ng::from_str(WRONG).unwrap();
+    assert!(table.len() >= 20);
+    let mut failures = Vec::new();
+    for case in &table {
+        let (wrong, says) = (case["wrong"].as_str().unwrap(), case["says"].as_str().unwrap());
+        let name = case["name"].as_str().unwrap_or("wrong");
+        match refusal(&client, &definition(name, &case["spec"])).await {
+            None => failures.push(format!("{wrong}: was accepted")),
+            Some(said) if !said.contains(says) => {
+                failures.push(format!("{wrong}:\n  expected {says:?}\n  but it said {said:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let trigger = change_of_trigger(&client).await;
+    if installed.ours {
+        installed.api.delete(&installed.name, &DeleteParams::default()).await.unwrap();
+    }
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), table.len(), failures.join("\n"));
+    assert!(trigger.contains("trigger cannot be changed"), "{trigger}");
+}
+
+/// The one rule about a change needs an object that is there.
+async fn change_of_trigger(client: &Client) -> String {
+    let name = "admission-trigger";
+    let body = serde_json::to_vec(&definition(name, &json!({}))).unwrap();
+    let create = Request::post(PATH).header("content-type", "application/json").body(body).unwrap();
+    client.request::<Value>(create).await.expect("a good definition is created");
+    let patch = serde_json::to_vec(&json!({ "spec": { "trigger": "Singleton" } })).unwrap();
+    let change = Request::patch(format!("{PATH}/{name}"))
+        .header("content-type", "application/merge-patch+json")
+        .body(patch)
+        .unwrap();
+    let said = match client.request::<Value>(change).await {
+        Ok(_) => "it was accepted".to_owned(),
+        Err(Error::Api(status)) => status.message.clone(),
+        Err(error) => error.to_string(),
+    };
+    let delete = Request::delete(format!("{PATH}/{name}")).body(Vec::new()).unwrap();
+    client.request::<Value>(delete).await.expect("and deleted");
+    said
+}
