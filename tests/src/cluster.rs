@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use bellows_testbed::Testbed;
+use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
 use tokio::process::Child;
 
-use crate::names::{RELEASE, SYSTEM, TARGET};
+use crate::names::{RELEASE, SYSTEM, TARGET, WORK, WORKER};
 use crate::shell;
 
 /// The Kubernetes at hand.
@@ -63,21 +64,19 @@ impl Cluster {
         }
     }
 
-    /// SIGKILLs the container of a pod, as the kernel does when memory runs out.
-    pub async fn kill_container(&self, pod: &Pod, program: &str) -> Result<()> {
-        let uid = pod.metadata.uid.as_deref().context("a pod has a uid")?;
+    /// SIGKILLs the worker's container in a pod, as the kernel does when memory runs out.
+    pub async fn kill_worker(&self, pod: &str) -> Result<()> {
         match self {
-            Self::Testbed { .. } => kill_here(uid, program).await,
-            Self::Kind { .. } => {
-                let node =
-                    pod.spec.as_ref().and_then(|s| s.node_name.clone()).context("the pod has no node")?;
-                let find = format!(
-                    "for p in /proc/[0-9]*; do grep -qs '{}' $p/cgroup && grep -qs '^{}' $p/comm && kill -9 ${{p#/proc/}}; done; true",
-                    uid.replace('-', "_"),
-                    comm(program)
-                );
-                shell::quiet(["docker", "exec", &node, "sh", "-c", &find]).await.map(drop)
+            Self::Testbed { name } => {
+                let (name, pod) = (name.clone(), pod.to_owned());
+                tokio::task::spawn_blocking(move || -> Result<()> {
+                    let testbed =
+                        Testbed::open(&name)?.with_context(|| format!("testbed {name} is not up"))?;
+                    Ok(testbed.kill_container(WORK, &pod, WORKER)?)
+                })
+                .await?
             }
+            Self::Kind { .. } => kill_on_kind(pod).await,
         }
     }
 
@@ -106,26 +105,13 @@ pub struct Reach {
     _forward: Option<Child>,
 }
 
-/// The kernel's name of a program: its first 15 bytes.
-fn comm(program: &str) -> &str {
-    &program[..program.len().min(15)]
-}
-
-/// The nodes' processes are this machine's: finds those of the pod by their cgroup.
-async fn kill_here(uid: &str, program: &str) -> Result<()> {
-    let mut killed = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
-        let read = |file: &str| std::fs::read_to_string(process.join(file)).unwrap_or_default();
-        let of_pod = read("cgroup").contains(&format!("pod{uid}"));
-        if of_pod && read("comm").trim() == comm(program) {
-            let pid = process.file_name().context("a pid")?.to_string_lossy().into_owned();
-            shell::quiet(["kill", "-9", &pid]).await?;
-            killed += 1;
-        }
-    }
-    if killed == 0 {
-        bail!("no process {program} of pod {uid} was found on this machine");
-    }
-    Ok(())
+/// The node is a container of the Docker engine here, and has the runtime's own client.
+async fn kill_on_kind(pod: &str) -> Result<()> {
+    let path = "jsonpath={.spec.nodeName} {.status.containerStatuses[0].containerID}";
+    let found = shell::quiet(["kubectl", "get", "pod", "-n", WORK, pod, "-o", path]).await?;
+    let (node, id) = found.split_once(' ').context("the pod has no container yet")?;
+    let id = id.trim().trim_start_matches("containerd://");
+    let kill =
+        ["docker", "exec", node, "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", id];
+    shell::quiet(kill).await.map(drop)
 }

@@ -24,3 +24,5 @@ pub const TARGET: &str = "target/bellows";
 pub const MOST_PODS: i32 = 4;
 /// How long terminated work keeps its pods, as the manifest says, in seconds.
 pub const SCALE_TO_ZERO_S: u64 = 5;
+/// The container of a worker pod.
+pub const WORKER: &str = "worker";

@@ -8,19 +8,18 @@ use bellows_registry::clock;
 use bellows_registry::id::{AttemptId, TaskId, WorkerId};
 
 use crate::ledger::Book;
-use crate::names::{SYSTEM, WORK};
+use crate::names::SYSTEM;
 use crate::narrate::{check, say};
 use crate::scene::Scene;
-use crate::{pods, shell};
+use crate::shell;
 
 /// SIGKILLs the container of a busy worker and waits until its tasks ended elsewhere.
 pub async fn kill_worker(scene: &mut Scene) -> Result<()> {
     for _ in 0..3 {
         let worker = scene.ledger.until("a worker is busy", Duration::from_secs(30), busiest).await?;
-        let pod = pods::get(&scene.client, WORK, worker.pod()).await?;
         say(format!("SIGKILL to the container of pod {}", worker.pod()));
         let killed = clock::now();
-        scene.cluster.kill_container(&pod, "thumbnails-worker").await?;
+        scene.cluster.kill_worker(worker.pod()).await?;
         let now = scene.ledger.revision().await?;
         scene
             .ledger
