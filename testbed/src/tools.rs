@@ -39,7 +39,7 @@ impl Tool {
             return Ok(entry);
         }
         if !is_complete(&entry) {
-            let _lock = FileLock::wait(&entry.with_extension("lock"))?;
+            let _lock = FileLock::wait(&beside(&entry, "lock"))?;
             // Another process may have built it while this one waited.
             if !is_complete(&entry) {
                 build_entry(&recipe, &source, &entry)?;
@@ -98,6 +98,14 @@ fn entry(recipe: &Recipe, source: &Path) -> Result<PathBuf> {
     Ok(cache()?.join("tools").join(format!("{}-{}-{digest}", recipe.module, recipe.version)))
 }
 
+/// `with_extension` would take the end of the version for an extension.
+fn beside(entry: &Path, suffix: &str) -> PathBuf {
+    let mut path = entry.as_os_str().to_owned();
+    path.push(".");
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
 fn is_complete(entry: &Path) -> bool {
     if !entry.join(SUMS).exists() {
         return false;
@@ -112,7 +120,7 @@ fn build_entry(recipe: &Recipe, source: &Path, entry: &Path) -> Result<()> {
         say(&format!("{} in the cache is broken; building it again", recipe.module));
         fs::remove_dir_all(entry).context(|| format!("remove {}", entry.display()))?;
     }
-    let staging = entry.with_extension("building");
+    let staging = beside(entry, "building");
     if staging.exists() {
         fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()))?;
     }

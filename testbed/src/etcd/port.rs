@@ -27,7 +27,7 @@ impl Port {
             let offset =
                 NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
             let number = u16::try_from(FIRST + offset % COUNT).unwrap_or(u16::MAX);
-            let path = std::env::temp_dir().join("bellows-ports").join(number.to_string());
+            let path = std::env::temp_dir().join("bellows.ports").join(number.to_string());
             if let Some(port) = Self::try_claim(number, &path)? {
                 return Ok(port);
             }
