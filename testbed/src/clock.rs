@@ -24,6 +24,19 @@ impl Stopwatch {
     }
 }
 
+/// Tries every 50 ms until it succeeds; the error of the last try is part of the message when it never does.
+pub(crate) fn retry<T>(what: &str, bound: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut last = String::new();
+    let outcome = wait_until(what, bound, || match attempt() {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            last = error.to_string();
+            Ok(None)
+        }
+    });
+    outcome.map_err(|_| Error::Timeout { what: format!("{what}; the last try said: {last}"), after: bound })
+}
+
 /// Looks at a condition every 50 ms until it yields a value.
 ///
 /// # Errors

@@ -84,9 +84,7 @@ impl Testbed {
         host::require_root()?;
         host::require_programs()?;
         step("programs there and whole", || {
-            [Tool::Etcd, Tool::Kube, Tool::CoreDns, Tool::Pause, Tool::Helm]
-                .iter()
-                .try_for_each(|tool| tool.ensure().map(drop))
+            Tool::ensure_all(&[Tool::Etcd, Tool::Kube, Tool::CoreDns, Tool::Pause, Tool::Helm])
         })?;
         let _lock = FileLock::wait(&layout.lock())?;
         let testbed = Self { layout, nodes: options.nodes };

@@ -168,12 +168,12 @@ impl EtcdServer {
         self.end(Signal::SIGKILL)
     }
 
-    /// Freezes the process (SIGSTOP): it keeps its connections and answers nothing.
+    /// Freezes the process (SIGSTOP): it keeps its connections and answers nothing. Returns when it stands still.
     ///
     /// # Errors
     /// When it is not running.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.running()?.freeze()
     }
 
     /// Lets a frozen process go on (SIGCONT).
@@ -181,7 +181,7 @@ impl EtcdServer {
     /// # Errors
     /// When it is not running.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::SIGCONT)
+        self.running()?.thaw()
     }
 
     /// Starts it again with the same data and the same address, and waits until it is healthy. Stops it first
@@ -266,10 +266,8 @@ impl EtcdServer {
         Error::Died { server: format!("etcd {}", self.name), log: log_tail(&self.log()) }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let process =
-            self.process().ok_or_else(|| Error::Invalid(format!("etcd {} is stopped", self.name)))?;
-        process.signal(signal)
+    fn running(&self) -> Result<Process> {
+        self.process().ok_or_else(|| Error::Invalid(format!("etcd {} is stopped", self.name)))
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {

@@ -56,8 +56,11 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Build or fetch all programs and print where they are.
-    Tools,
+    /// Build the programs that are not in the cache and print where they are.
+    Tools {
+        /// Only these, by the names of their folders in tools/. Default: all.
+        names: Vec<String>,
+    },
 }
 
 #[derive(Args)]
@@ -110,12 +113,7 @@ fn main() -> anyhow::Result<()> {
             let error = open(&name.name)?.command(program).args(args).exec();
             Err(error).with_context(|| format!("could not run {program}"))
         }
-        Verb::Tools => {
-            for tool in Tool::ALL {
-                println!("{}", tool.ensure()?.display());
-            }
-            Ok(())
-        }
+        Verb::Tools { names } => tools(&names),
     }
 }
 
@@ -137,6 +135,20 @@ fn status(name: &str) -> anyhow::Result<()> {
         bail!("{}", problems.join("; "));
     }
     println!("healthy");
+    Ok(())
+}
+
+fn tools(names: &[String]) -> anyhow::Result<()> {
+    let named =
+        names.iter().map(|name| Tool::named(name).with_context(|| format!("there is no tool {name}")));
+    let mut tools = named.collect::<anyhow::Result<Vec<Tool>>>()?;
+    if tools.is_empty() {
+        tools.extend(Tool::ALL);
+    }
+    Tool::ensure_all(&tools)?;
+    for tool in tools {
+        println!("{}", tool.ensure()?.display());
+    }
     Ok(())
 }
 

@@ -75,6 +75,34 @@ impl Process {
         }
     }
 
+    /// Freezes it (SIGSTOP) and waits until every thread stands still; the signal alone returns before that.
+    ///
+    /// # Errors
+    /// When it is gone, or does not stop within 10 s.
+    pub fn freeze(self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        wait_until(&format!("process {} to stand still", self.pid), Duration::from_secs(10), || {
+            if !self.alive() {
+                return Err(Error::Invalid(format!("process {} is gone", self.pid)));
+            }
+            Ok(self.thread_states().all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')).then_some(()))
+        })
+    }
+
+    /// Lets a frozen process go on (SIGCONT).
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub fn thaw(self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn thread_states(self) -> impl Iterator<Item = char> {
+        let folder = format!("/proc/{}/task", self.pid);
+        let threads = fs::read_dir(folder).into_iter().flatten().flatten();
+        threads.filter_map(|thread| Some(Stat::read_file(&thread.path().join("stat"))?.state))
+    }
+
     /// Waits until it is gone, and reaps it when it is a child of this process.
     pub(crate) fn wait_gone(self, bound: Duration) -> Result<()> {
         wait_until(&format!("the end of process {}", self.pid), bound, || {
@@ -129,7 +157,11 @@ struct Stat {
 
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::read_file(Path::new(&format!("/proc/{pid}/stat")))
+    }
+
+    fn read_file(path: &Path) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
         // The name is in parentheses and may hold anything, so count from the last one.
         let rest = text.rsplit_once(')')?.1;
         let fields: Vec<&str> = rest.split_whitespace().collect();

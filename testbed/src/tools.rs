@@ -34,8 +34,7 @@ impl Tool {
         let recipe = self.recipe();
         let source = sources()?.join(recipe.module);
         let entry = entry(&recipe, &source)?;
-        let mut verified = VERIFIED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if verified.contains(&entry) {
+        if verified().contains(&entry) {
             return Ok(entry);
         }
         if !is_complete(&entry) {
@@ -45,8 +44,38 @@ impl Tool {
                 build_entry(&recipe, &source, &entry)?;
             }
         }
-        verified.push(entry.clone());
+        verified().push(entry.clone());
         Ok(entry)
+    }
+
+    /// The tool of this name, which is that of its folder in `tools/`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tool| tool.recipe().module == name)
+    }
+
+    /// Verifies several tools side by side, and builds those that are missing one after another, as `go` uses every
+    /// processor by itself.
+    ///
+    /// # Errors
+    /// As [`Tool::ensure`].
+    pub fn ensure_all(tools: &[Self]) -> Result<()> {
+        std::thread::scope(|scope| {
+            for tool in tools {
+                scope.spawn(|| tool.verify());
+            }
+        });
+        tools.iter().try_for_each(|tool| tool.ensure().map(drop))
+    }
+
+    /// Remembers the tool as verified when its entry is complete.
+    fn verify(self) {
+        let recipe = self.recipe();
+        if let Ok(entry) = sources().and_then(|folder| entry(&recipe, &folder.join(recipe.module)))
+            && is_complete(&entry)
+        {
+            verified().push(entry);
+        }
     }
 
     /// The path of one program of the tool.
@@ -57,6 +86,10 @@ impl Tool {
         let path = self.ensure()?.join(name);
         if path.exists() { Ok(path) } else { Err(Error::Invalid(format!("{self:?} has no program {name}"))) }
     }
+}
+
+fn verified() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+    VERIFIED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Where the Go modules are: `$BELLOWS_TOOLS`, else `tools/` beside this crate.

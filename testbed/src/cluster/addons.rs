@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::images::COREDNS_IMAGE;
 use super::kubectl::Kubectl;
 use super::layout::{DNS_ADDRESS, Layout, shown};
-use crate::clock::wait_until;
+use crate::clock::retry;
 use crate::error::{IoContext, Result};
 
 /// How many volumes can be bound at a time.
@@ -38,8 +38,8 @@ pub(super) fn apply(layout: &Layout) -> Result<()> {
     let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string();
     let kubectl = Kubectl::new(layout)?;
     // The API server makes kube-system just after it says that it is ready.
-    wait_until("the name server and the volumes to be accepted", Duration::from_secs(30), || {
-        Ok(kubectl.run_with_input(&["apply", "--filename=-"], &manifest).ok().map(drop))
+    retry("the name server and the volumes to be accepted", Duration::from_secs(30), || {
+        kubectl.run_with_input(&["apply", "--filename=-"], &manifest).map(drop)
     })
 }
 

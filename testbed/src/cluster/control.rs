@@ -1,6 +1,7 @@
 //! The control plane: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, in the first network
 //! namespace. Each function starts its server unless it runs, so they also repair.
 
+use std::fs;
 use std::time::Duration;
 
 use super::kubectl::Kubectl;
@@ -9,6 +10,7 @@ use super::server::{self, Place};
 use crate::clock::wait_until;
 use crate::command::{command, run};
 use crate::error::Result;
+use crate::process::MARK;
 use crate::tools::Tool;
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -35,8 +37,11 @@ pub(super) fn wait_etcd(layout: &Layout) -> Result<()> {
     let etcdctl = Tool::Etcd.program("etcdctl")?;
     wait_until("etcd to be healthy", READY_WITHIN, || {
         server::require_alive(layout, "etcd")?;
+        if !listens(layout, "etcd", 2379) {
+            return Ok(None);
+        }
         let mut health = command("nsenter", &[format!("--net={}", shown(layout.control_net()))]);
-        health.arg(&etcdctl).args(["--command-timeout=1s", "endpoint", "health"]);
+        health.env(MARK, &layout.state).arg(&etcdctl).args(["--command-timeout=1s", "endpoint", "health"]);
         Ok(run(&mut health).ok().map(drop))
     })
 }
@@ -83,6 +88,9 @@ pub(super) fn wait_apiserver(layout: &Layout) -> Result<()> {
     let kubectl = Kubectl::new(layout)?;
     wait_until("the API server to be ready", READY_WITHIN, || {
         server::require_alive(layout, "kube-apiserver")?;
+        if !listens(layout, "kube-apiserver", 6443) {
+            return Ok(None);
+        }
         Ok(kubectl.run(&["get", "--raw=/readyz", "--request-timeout=2s"]).ok().map(drop))
     })
 }
@@ -125,6 +133,21 @@ fn with_kubeconfig(layout: &Layout, who: &str) -> Vec<String> {
         "--kube-api-qps=500".to_owned(),
         "--kube-api-burst=1000".to_owned(),
     ]
+}
+
+/// Whether the server's port is open, read from the kernel's table of its network: starting a client again and again
+/// would take the processor from the server that is to come up.
+fn listens(layout: &Layout, server: &str, port: u16) -> bool {
+    let Some(process) = server::running(layout, server) else { return false };
+    // The second field is the local address with the port in hexadecimal, the fourth is 0A for a listener.
+    let open = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(3) == Some(&"0A") && fields[1].ends_with(&format!(":{port:04X}"))
+    };
+    ["tcp", "tcp6"].iter().any(|table| {
+        let text = fs::read_to_string(format!("/proc/{}/net/{table}", process.pid()));
+        text.is_ok_and(|text| text.lines().any(open))
+    })
 }
 
 fn ensure(layout: &Layout, name: &str, tool: Tool, flags: &[String]) -> Result<()> {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::layout::{Layout, shown};
 use crate::command::{command, run, run_with_input};
 use crate::error::{Error, Result};
+use crate::process::MARK;
 use crate::tools::Tool;
 
 /// Runs kubectl against one cluster.
@@ -16,17 +17,25 @@ pub(crate) struct Kubectl {
     program: PathBuf,
     net: PathBuf,
     kubeconfig: PathBuf,
+    state: PathBuf,
 }
 
 impl Kubectl {
     pub(crate) fn new(layout: &Layout) -> Result<Self> {
         let program = Tool::Kube.program("kubectl")?;
-        Ok(Self { program, net: layout.control_net(), kubeconfig: layout.kubeconfig("admin") })
+        Ok(Self {
+            program,
+            net: layout.control_net(),
+            kubeconfig: layout.kubeconfig("admin"),
+            state: layout.state.clone(),
+        })
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut kubectl = command("nsenter", &[format!("--net={}", shown(&self.net))]);
         kubectl.arg(&self.program).arg(format!("--kubeconfig={}", shown(&self.kubeconfig))).args(args);
+        // A caller that crashes leaves it waiting; `down` must find it.
+        kubectl.env(MARK, &self.state);
         kubectl
     }
 

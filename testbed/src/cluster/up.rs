@@ -71,20 +71,19 @@ pub(super) fn start(layout: &Layout, nodes: usize) -> Result<()> {
 /// Reads which addresses each node got, as they go out in the order of registration, and makes them work.
 pub(super) fn connect(layout: &Layout, numbers: &[usize]) -> Result<()> {
     let kubectl = Kubectl::new(layout)?;
-    let mut ranges: Vec<(usize, String)> = Vec::new();
-    wait_until("every node to get pod addresses", Duration::from_secs(60), || {
-        for number in numbers {
-            if ranges.iter().any(|(known, _)| known == number) {
-                continue;
-            }
-            let node = layout.node(*number);
-            let range = kubectl.run(&["get", "node", &node.name, "--output=jsonpath={.spec.podCIDR}"]);
-            let Some(range) = range.ok().filter(|range| !range.is_empty()) else { return Ok(None) };
-            node::connect_pods(&node, &range)?;
-            ranges.push((*number, range));
-        }
-        Ok(Some(()))
-    })?;
+    let ranges: Vec<(usize, String)> =
+        wait_until("every node to get pod addresses", Duration::from_secs(60), || {
+            let Ok(nodes) = kubectl.json(&["get", "nodes"]) else { return Ok(None) };
+            let range = |name: &str| {
+                let nodes = nodes["items"].as_array()?;
+                let node = nodes.iter().find(|node| node["metadata"]["name"] == name)?;
+                Some(node["spec"]["podCIDR"].as_str()?.to_owned())
+            };
+            Ok(numbers.iter().map(|number| Some((*number, range(&layout.node(*number).name)?))).collect())
+        })?;
+    for (number, range) in &ranges {
+        node::connect_pods(&layout.node(*number), range)?;
+    }
     network::route_pods(layout, &ranges)
 }
 

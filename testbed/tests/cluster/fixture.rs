@@ -11,7 +11,8 @@ pub(crate) const IMAGE: &str = "localhost/answer:v1";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Takes the named clusters away before and after a test, however it ends.
+/// Takes the named clusters away before and after a test, however it ends. `BELLOWS_KEEP=1` leaves the cluster of a
+/// failed test for a look at its logs.
 pub(crate) struct Clean {
     names: Vec<&'static str>,
     _turn: MutexGuard<'static, ()>,
@@ -29,10 +30,6 @@ impl Clean {
 
 impl Drop for Clean {
     fn drop(&mut self) {
-        // A failed test first shows the end of every log, as they go with the cluster.
-        if std::thread::panicking() {
-            eprintln!("the test failed; set BELLOWS_KEEP=1 to keep {:?}", self.names);
-        }
         if std::env::var_os("BELLOWS_KEEP").is_some() {
             return;
         }
