@@ -32,9 +32,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use nix::sched::{CloneFlags, setns};
+
 use self::kubectl::Kubectl;
 use self::layout::{Layout, shown};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::host;
 use crate::lock::FileLock;
 use crate::log::{say, step};
@@ -83,6 +85,7 @@ impl Testbed {
         }
         host::require_root()?;
         host::require_programs()?;
+        host::require_bridge_filter()?;
         step("programs there and whole", || {
             Tool::ensure_all(&[Tool::Etcd, Tool::Kube, Tool::CoreDns, Tool::Pause, Tool::Helm])
         })?;
@@ -200,6 +203,17 @@ impl Testbed {
     #[must_use]
     pub fn node_network_namespace(&self, number: usize) -> PathBuf {
         self.layout.node(number).net(&self.layout)
+    }
+
+    /// Moves the calling thread, and the threads and processes it starts from now on, into the cluster's network. Good
+    /// for `on_thread_start` of a tokio runtime whose clients are to reach the API server and pods.
+    ///
+    /// # Errors
+    /// Without root, or when the cluster is down.
+    pub fn enter_network(&self) -> Result<()> {
+        let file = self.network_namespace();
+        let open = fs::File::open(&file).context(|| format!("open {}", file.display()))?;
+        setns(open, CloneFlags::CLONE_NEWNET).context(|| format!("enter {}", file.display()))
     }
 
     /// A command that runs in the cluster's network, with `KUBECONFIG` and `PATH` set for kubectl and helm.

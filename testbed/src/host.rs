@@ -53,6 +53,20 @@ pub(crate) fn require_programs() -> Result<()> {
     })
 }
 
+/// Makes the kernel show bridged packets to the rules of services; without it a pod does not reach a service that is
+/// served by its own node.
+pub(crate) fn require_bridge_filter() -> Result<()> {
+    let there = || Path::new("/proc/sys/net/bridge").exists();
+    if !there() {
+        let _ = run(&mut command("modprobe", &["br_netfilter"]));
+    }
+    if there() {
+        return Ok(());
+    }
+    let remedy = "use a kernel that has it, built in or as a module";
+    Err(Error::Missing { program: "the kernel's br_netfilter".to_owned(), remedy: remedy.to_owned() })
+}
+
 /// The packages that are missing, each once.
 fn missing() -> Vec<&'static str> {
     let mut packages: Vec<&str> =

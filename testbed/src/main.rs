@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use bellows_testbed::{ImageSpec, Testbed, TestbedOptions, Tool};
@@ -82,8 +83,19 @@ struct ImageArgs {
     output: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match obey(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes in one line; a backtrace would tell the user nothing.
+            eprintln!("testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Up { name, nodes } => {
             let testbed = Testbed::up(&TestbedOptions::new(&name.name).nodes(nodes))?;
             let flag = if name.name == "default" { String::new() } else { format!(" --name {}", name.name) };

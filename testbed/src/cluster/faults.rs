@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::kubectl::Kubectl;
-use super::{Testbed, node, server, up};
+use super::network::Cable;
+use super::{Testbed, network, node, server, up};
 use crate::error::{Error, Result};
 use crate::process::{Process, all_pids};
 
@@ -67,6 +68,23 @@ impl Testbed {
         let init = self.node_process(number)?;
         init.signal(Signal::SIGKILL)?;
         init.wait_gone(Duration::from_secs(10))
+    }
+
+    /// Cuts a node off from all others: it goes on running and reaches nobody. Node 1 shares its network with the
+    /// control plane and cannot be cut off.
+    ///
+    /// # Errors
+    /// When there is no such node, or it is the first.
+    pub fn pull_cable(&self, number: usize) -> Result<()> {
+        network::set_cable(&self.layout, number, Cable::Pulled)
+    }
+
+    /// Undoes [`Testbed::pull_cable`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plug_cable(&self, number: usize) -> Result<()> {
+        network::set_cable(&self.layout, number, Cable::Plugged)
     }
 
     /// Starts every server and node that does not run, and waits until the cluster works.

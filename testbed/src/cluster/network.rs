@@ -44,6 +44,22 @@ fn join(layout: &Layout, node: &NodeLayout) -> Result<()> {
     )
 }
 
+/// Which way the cable of a node is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cable {
+    Plugged,
+    Pulled,
+}
+
+/// Plugs or pulls the cable of a node other than the first.
+pub(super) fn set_cable(layout: &Layout, number: usize, cable: Cable) -> Result<()> {
+    let word = match cable {
+        Cable::Plugged => "up",
+        Cable::Pulled => "down",
+    };
+    inside(&layout.control_net(), &format!("ip link set v{number} {word}"))
+}
+
 /// Tells every other node the way to the pods of this one.
 pub(super) fn route_pods(layout: &Layout, ranges: &[(usize, String)]) -> Result<()> {
     for (from, _) in ranges {

@@ -161,7 +161,7 @@ fn write(folder: &Path, file: &str, text: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.join(file);
     let mut options = fs::OpenOptions::new();
-    // Keys of system:masters lie here, in a folder that others may read.
+    // Keys of system:masters lie here.
     options.write(true).create(true).truncate(true).mode(0o600);
     let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.context(|| format!("write {}", path.display()))

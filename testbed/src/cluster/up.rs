@@ -2,6 +2,8 @@
 //! joined here.
 
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::tools::Tool;
 
 /// Starts a cluster where there is nothing.
 pub(super) fn fresh(layout: &Layout, nodes: usize) -> Result<()> {
-    fs::create_dir_all(&layout.state).context(|| format!("make {}", layout.state.display()))?;
+    make_state(&layout.state)?;
     let description = json!({ "name": layout.name, "nodes": nodes });
     fs::write(layout.description(), format!("{description}\n"))
         .context(|| "write testbed.json".to_owned())?;
@@ -29,6 +31,15 @@ pub(super) fn fresh(layout: &Layout, nodes: usize) -> Result<()> {
     })?;
     start(layout, nodes)?;
     fs::write(layout.complete(), "").context(|| "finish".to_owned())
+}
+
+/// The folder is root's alone, and new: in /tmp somebody else could have put something of that name there.
+fn make_state(state: &Path) -> Result<()> {
+    if let Some(base) = state.parent() {
+        fs::create_dir_all(base).context(|| format!("make {}", base.display()))?;
+    }
+    let made = fs::DirBuilder::new().mode(0o700).create(state);
+    made.context(|| format!("make {}", state.display()))
 }
 
 /// Starts whatever of the cluster does not run and waits until all of it works.
@@ -98,7 +109,6 @@ pub(super) fn wait_ready(layout: &Layout, numbers: &[usize]) -> Result<()> {
 
 /// `bin/kubectl` and the like, which enter the cluster's network by themselves.
 fn wrappers(layout: &Layout) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let bin = layout.folder("bin");
     fs::create_dir_all(&bin).context(|| format!("make {}", bin.display()))?;
     let programs =

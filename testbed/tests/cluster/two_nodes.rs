@@ -80,6 +80,7 @@ fn two_nodes_run_pods_that_answer_resolve_names_and_keep_their_data() -> Result<
     testbed.apply(&store())?;
     testbed.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
 
+    an_own_thread_can_enter_the_network(&testbed)?;
     let mut seen = std::collections::BTreeSet::new();
     wait_until("answers of all four pods", SOON, || {
         seen.extend(answer.ask(&testbed, "10.96.7.7:80"));
@@ -105,6 +106,7 @@ fn two_nodes_run_pods_that_answer_resolve_names_and_keep_their_data() -> Result<
         Ok(ask_store(&testbed, &answer).ok().filter(|lines| lines == "2"))
     })?;
 
+    a_cut_off_node_is_reached_by_nobody(&testbed, &answer)?;
     released_volumes_can_be_used_again(&testbed)?;
     a_lost_node_comes_back(&testbed, &answer)?;
     Ok(testbed.down()?)
@@ -113,6 +115,33 @@ fn two_nodes_run_pods_that_answer_resolve_names_and_keep_their_data() -> Result<
 fn ask_store(testbed: &Testbed, answer: &Answer) -> Result<String> {
     let address = testbed.kubectl(&["get", "pod", "store-0", "--output=jsonpath={.status.podIP}"])?;
     answer.ask(testbed, &format!("{address}:8080")).context("store-0 does not answer")
+}
+
+fn a_cut_off_node_is_reached_by_nobody(testbed: &Testbed, answer: &Answer) -> Result<()> {
+    let path = "--output=jsonpath={.items[?(@.spec.nodeName==\"n2\")].status.podIP}";
+    let addresses = testbed.kubectl(&["get", "pods", "--selector=app=web", path])?;
+    let pod = format!("{}:8080", addresses.split(' ').next().context("no pod on n2")?);
+    assert!(answer.ask(testbed, &pod).is_some());
+    testbed.pull_cable(2)?;
+    assert!(answer.ask(testbed, &pod).is_none());
+    testbed.plug_cable(2)?;
+    wait_until("an answer when the cable is back", SOON, || Ok(answer.ask(testbed, &pod)))?;
+    assert!(testbed.pull_cable(1).is_err());
+    Ok(())
+}
+
+fn an_own_thread_can_enter_the_network(testbed: &Testbed) -> Result<()> {
+    let testbed = testbed.clone();
+    let connected = std::thread::spawn(move || -> Result<()> {
+        testbed.enter_network()?;
+        assert_ne!(std::fs::read_link("/proc/thread-self/ns/net")?, std::fs::read_link("/proc/self/ns/net")?);
+        std::net::TcpStream::connect("10.99.0.1:6443")?;
+        Ok(())
+    });
+    connected.join().map_err(|_| anyhow::anyhow!("the thread panicked"))??;
+    let here = std::fs::read_link("/proc/thread-self/ns/net")?;
+    assert_eq!(here, std::fs::read_link("/proc/self/ns/net")?, "the other threads stay where they were");
+    Ok(())
 }
 
 fn released_volumes_can_be_used_again(testbed: &Testbed) -> Result<()> {
