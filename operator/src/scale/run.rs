@@ -4,7 +4,7 @@
 //! cache, so that a decision waits for no read; the answer of a write stands in for the
 //! cache until the cache has caught up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ struct Memory {
 /// What came of a write.
 enum Answer {
     Scaled { id: DefinitionId, result: Result<(i64, u32), String> },
-    Told,
+    Shown { id: DefinitionId, written: bool },
+    Said,
 }
 
 /// One definition and its Deployment, as cached.
@@ -137,6 +138,7 @@ impl Scaler {
         let nobody_leads = !report.leading && *self.lease.borrow() && !reachable;
         if !report.leading && !nobody_leads {
             memories.clear();
+            self.metrics.forget_but(&BTreeSet::new());
             return None;
         }
         let pairs = self.pairs();
@@ -181,9 +183,12 @@ impl Scaler {
                 wake = memory.retry_at;
             }
         }
+        if writes.len() >= IN_FLIGHT {
+            return wake; // an answer brings the next turn
+        }
         let shown = Shown::of(&decision, demand, fresh, &pair.deployment, now);
         let told = memory.ledger.next(shown, pair.generation, &pair.status, now);
-        if let Some(status) = told.write.filter(|_| writes.len() < IN_FLIGHT) {
+        if let Some(status) = told.write {
             self.tell(pair, status, &decision, told.signal_changed, writes);
         }
         [wake, told.wake].into_iter().flatten().min()
@@ -230,7 +235,7 @@ impl Scaler {
         let said = events::normal("Scaled", format!("Scale{from}To{to}"), note);
         writes.spawn(async move {
             events.say(&object, said).await;
-            Answer::Told
+            Answer::Said
         });
     }
 
@@ -253,7 +258,9 @@ impl Scaler {
                 uid: &uid,
             };
             let write = crate::reconcile::status::apply(&client, target, SCALER, status);
-            match tokio::time::timeout(REQUEST, write).await {
+            let answer = tokio::time::timeout(REQUEST, write).await;
+            let written = matches!(answer, Ok(Ok(())));
+            match answer {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(definition = %id, %error, "the status was not written"),
                 Err(_) => tracing::debug!(definition = %id, "the status was not written in time"),
@@ -261,25 +268,41 @@ impl Scaler {
             if lost {
                 events.say(&object, events::warning("SignalLost", "Scale", reason.to_string())).await;
             }
-            Answer::Told
+            Answer::Shown { id, written }
         });
     }
 }
 
 fn answered(memories: &mut BTreeMap<DefinitionId, Memory>, answer: Option<Answer>, metrics: &Metrics) {
-    let Some(Answer::Scaled { id, result }) = answer else { return };
-    let Some(memory) = memories.get_mut(&id) else { return };
+    match answer {
+        Some(Answer::Shown { id, written: false }) => {
+            if let Some(memory) = memories.get_mut(&id) {
+                memory.ledger.failed();
+            }
+        }
+        Some(Answer::Scaled { id, result }) => scaled(memories.get_mut(&id), &id, &result, metrics),
+        Some(Answer::Shown { .. } | Answer::Said) | None => {}
+    }
+}
+
+fn scaled(
+    memory: Option<&mut Memory>,
+    id: &DefinitionId,
+    result: &Result<(i64, u32), String>,
+    metrics: &Metrics,
+) {
+    if let Err(error) = result {
+        tracing::warn!(definition = %id, error, "the number of pods could not be changed");
+        metrics.scale_failed();
+    }
+    let Some(memory) = memory else { return };
     memory.writing = false;
     match result {
         Ok(written) => {
-            memory.written = Some(written);
+            memory.written = Some(*written);
             memory.retry_at = None;
         }
-        Err(error) => {
-            tracing::warn!(definition = %id, error, "the number of pods could not be changed");
-            metrics.scale_failed();
-            memory.retry_at = Some(clock::instant() + Duration::from_secs(1));
-        }
+        Err(_) => memory.retry_at = Some(clock::instant() + Duration::from_secs(1)),
     }
 }
 

@@ -18,6 +18,9 @@ use crate::reconcile::status::{Finding, Holds};
 /// The shortest time between two writes.
 const PACE: Duration = Duration::from_secs(2);
 
+/// How often a wait is looked at while nothing else happens.
+const LATER: Duration = Duration::from_secs(10);
+
 /// What is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shown {
@@ -117,6 +120,11 @@ impl Ledger {
         self.urgent = true;
     }
 
+    /// Notes that the last write did not arrive: what is shown is not what was written.
+    pub(super) fn failed(&mut self) {
+        self.written = None;
+    }
+
     /// Decides whether `shown` is written now. `before` is the status as cached.
     pub(super) fn next(
         &mut self,
@@ -125,7 +133,9 @@ impl Ledger {
         before: &TaskDefinitionStatus,
         now: Instant,
     ) -> Next {
-        let nothing = Next { write: None, signal_changed: false, wake: None };
+        // A wait goes on without any change: look at it from time to time.
+        let later = shown.oldest.map(|_| now + LATER);
+        let nothing = Next { write: None, signal_changed: false, wake: later };
         if !self.urgent && self.written.as_ref().is_some_and(|(old, g)| *old == shown && *g == generation) {
             return nothing;
         }
@@ -140,7 +150,7 @@ impl Ledger {
         self.urgent = false;
         self.written_at = Some(now);
         self.written = Some((shown, generation));
-        Next { write: Some(value), signal_changed, wake: None }
+        Next { write: Some(value), signal_changed, wake: later }
     }
 
     fn render(&self, shown: &Shown, generation: i64, before: &TaskDefinitionStatus) -> Value {
