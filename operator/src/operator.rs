@@ -157,8 +157,7 @@ impl Wired<'_> {
         parts.spawn(async move {
             let filled = async {
                 for scope in &scopes {
-                    let _ = scope.definitions.wait_until_ready().await;
-                    let _ = scope.deployments.wait_until_ready().await;
+                    scope.filled().await;
                 }
                 ready.send_replace(true);
                 tracing::info!("ready");

@@ -27,6 +27,14 @@ pub struct Scope {
     pub definitions: Store<Guarded>,
     /// The Deployments that carry our label, without template and managed fields.
     pub deployments: Store<Deployment>,
+    filled: watch::Receiver<Filled>,
+}
+
+/// Which caches have been filled. Not `Store::wait_until_ready`: that wakes one waiter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filled {
+    definitions: bool,
+    deployments: bool,
 }
 
 impl std::fmt::Debug for Scope {
@@ -39,6 +47,7 @@ impl std::fmt::Debug for Scope {
 pub struct Feeds {
     definitions: Writer<Guarded>,
     deployments: Writer<Deployment>,
+    filled: watch::Sender<Filled>,
 }
 
 /// Definitions that may have changed, waiting for their turn.
@@ -49,9 +58,22 @@ impl Scope {
     pub fn new(namespace: Option<String>) -> (Self, Feeds) {
         let definitions = Writer::<Guarded>::new(());
         let deployments = Writer::<Deployment>::new(());
-        let scope =
-            Self { namespace, definitions: definitions.as_reader(), deployments: deployments.as_reader() };
-        (scope, Feeds { definitions, deployments })
+        let (filled, is_filled) = watch::channel(Filled::default());
+        let scope = Self {
+            namespace,
+            definitions: definitions.as_reader(),
+            deployments: deployments.as_reader(),
+            filled: is_filled,
+        };
+        (scope, Feeds { definitions, deployments, filled })
+    }
+
+    /// Waits until both caches have been filled once.
+    pub async fn filled(&self) {
+        let mut filled = self.filled.clone();
+        if filled.wait_for(|filled| filled.definitions && filled.deployments).await.is_err() {
+            std::future::pending::<()>().await; // the watches have ended, and so will we
+        }
     }
 
     fn definitions_api(&self, client: &Client) -> Api<Guarded> {
@@ -71,6 +93,14 @@ impl Scope {
 
 type Queue = mpsc::Sender<ReconcileRequest<Guarded>>;
 
+/// Who is told of changes.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    queue: &'a Queue,
+    changed: &'a watch::Sender<u64>,
+    filled: &'a watch::Sender<Filled>,
+}
+
 /// Watches one scope and reconciles what changes, until `stop`. `changed` is touched at
 /// every change of either cache.
 pub async fn run(
@@ -81,10 +111,11 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (queue, waiting) = mpsc::channel(QUEUE);
+    let told = Told { queue: &queue, changed: &changed, filled: &feeds.filled };
     let watches = async {
         tokio::join!(
-            watch_definitions(&scope, feeds.definitions, &context.client, &queue, &changed),
-            watch_deployments(&scope, feeds.deployments, &context.client, &queue, &changed),
+            watch_definitions(&scope, feeds.definitions, &context.client, told),
+            watch_deployments(&scope, feeds.deployments, &context.client, told),
             enqueue_when_held(&scope, context.lease.clone(), &queue),
         );
     };
@@ -117,18 +148,17 @@ fn requests(
     })
 }
 
-async fn watch_definitions(
-    scope: &Scope,
-    writer: Writer<Guarded>,
-    client: &Client,
-    queue: &Queue,
-    changed: &watch::Sender<u64>,
-) {
+async fn watch_definitions(scope: &Scope, writer: Writer<Guarded>, client: &Client, told: Told<'_>) {
     let events = watcher(scope.definitions_api(client), watcher::Config::default())
         .default_backoff()
         .modify(|guard| guard.managed_fields_mut().clear());
     let stream = reflector::reflector(writer, events)
-        .inspect_ok(|_| changed.send_modify(|count| *count += 1))
+        .inspect_ok(|event| {
+            if matches!(event, watcher::Event::InitDone) {
+                told.filled.send_modify(|filled| filled.definitions = true);
+            }
+            told.changed.send_modify(|count| *count += 1);
+        })
         .inspect_err(|error| tracing::warn!(%error, "watching TaskDefinitions (is the CRD installed?)"))
         .touched_objects()
         // Our own writes to the status are no news; the spec and the deletion are.
@@ -136,18 +166,12 @@ async fn watch_definitions(
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         if let Ok(guard) = event {
-            enqueue(queue, ObjectRef::from_obj(&guard), ReconcileReason::ObjectUpdated).await;
+            enqueue(told.queue, ObjectRef::from_obj(&guard), ReconcileReason::ObjectUpdated).await;
         }
     }
 }
 
-async fn watch_deployments(
-    scope: &Scope,
-    writer: Writer<Deployment>,
-    client: &Client,
-    queue: &Queue,
-    changed: &watch::Sender<u64>,
-) {
+async fn watch_deployments(scope: &Scope, writer: Writer<Deployment>, client: &Client, told: Told<'_>) {
     let label = format!("app.kubernetes.io/managed-by={}", crate::crd::MANAGED_BY);
     let events = watcher(scope.deployments_api(client), watcher::Config::default().labels(&label))
         .default_backoff()
@@ -156,7 +180,12 @@ async fn watch_deployments(
             deployment.spec.template = Default::default(); // by far the larger part of it
         });
     let stream = reflector::reflector(writer, events)
-        .inspect_ok(|_| changed.send_modify(|count| *count += 1))
+        .inspect_ok(|event| {
+            if matches!(event, watcher::Event::InitDone) {
+                told.filled.send_modify(|filled| filled.deployments = true);
+            }
+            told.changed.send_modify(|count| *count += 1);
+        })
         .inspect_err(|error| tracing::warn!(%error, "watching Deployments"))
         .touched_objects();
     let mut stream = std::pin::pin!(stream);
@@ -165,14 +194,15 @@ async fn watch_deployments(
         let Some(owner) = validate::controller(&deployment) else { continue };
         let object = ObjectRef::new(&owner.name).within(&deployment.namespace().unwrap_or_default());
         let reason = ReconcileReason::Custom { reason: "its Deployment changed".to_owned() };
-        enqueue(queue, object, reason).await;
+        enqueue(told.queue, object, reason).await;
     }
 }
 
 /// Looks at everything once this replica may act.
 async fn enqueue_when_held(scope: &Scope, mut lease: watch::Receiver<bool>, queue: &Queue) {
     loop {
-        if *lease.borrow_and_update() && scope.definitions.wait_until_ready().await.is_ok() {
+        if *lease.borrow_and_update() {
+            scope.filled().await;
             for guard in scope.definitions.state() {
                 enqueue(queue, ObjectRef::from_obj(&*guard), ReconcileReason::BulkReconcile).await;
             }
