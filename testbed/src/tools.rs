@@ -1,6 +1,6 @@
 //! The programs of the testbed, built from the Go modules in `tools/` into a cache and verified on every use.
 //!
-//! An entry of the cache is complete when its `SHA256SUMS` is there and every file matches it; that file is written
+//! An entry of the cache is complete when its `B2SUMS` is there and every file matches it; that file is written
 //! last, in a folder that gets its final name last. Anything less is thrown away and built again, under a lock.
 //! Must not touch anything outside the cache folder.
 
@@ -20,7 +20,8 @@ use crate::error::{Error, IoContext, Result};
 use crate::lock::FileLock;
 use crate::log::{say, step};
 
-const SUMS: &str = "SHA256SUMS";
+/// Written by `b2sum`, which is twice as fast as `sha256sum` on the 300 MB of a cluster.
+const SUMS: &str = "B2SUMS";
 
 /// Entries that this process has verified already.
 static VERIFIED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -143,7 +144,7 @@ fn is_complete(entry: &Path) -> bool {
     if !entry.join(SUMS).exists() {
         return false;
     }
-    let mut check = command("sha256sum", &["--check", "--strict", "--status", SUMS]);
+    let mut check = command("b2sum", &["--check", "--strict", "--status", SUMS]);
     run(check.current_dir(entry)).is_ok()
 }
 
@@ -166,7 +167,7 @@ fn build_entry(recipe: &Recipe, source: &Path, entry: &Path) -> Result<()> {
     for (link, target) in recipe.links {
         std::os::unix::fs::symlink(target, staging.join(link)).context(|| format!("link {link}"))?;
     }
-    let mut sum = Command::new("sha256sum");
+    let mut sum = Command::new("b2sum");
     sum.current_dir(&staging).args(recipe.builds.iter().map(|build| build.output));
     let sums = run(&mut sum)?;
     fs::write(staging.join(SUMS), sums).context(|| format!("write {SUMS}"))?;

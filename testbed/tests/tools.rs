@@ -34,7 +34,7 @@ fn a_whole_entry_is_used_and_a_broken_one_is_built_again() -> Result<()> {
     assert_eq!(fs::read(&program)?, whole);
 
     // As a build that was killed leaves it.
-    fs::remove_file(entry.join("SHA256SUMS"))?;
+    fs::remove_file(entry.join("B2SUMS"))?;
     fs::create_dir_all(format!("{}.building/junk", entry.display()))?;
     let (_, said) = pause(cache.path())?;
     assert!(said.contains("is broken"), "{said}");

@@ -41,9 +41,9 @@ func (a *accepted) V(log.Level) log.InfoLogger { return infoLogger{a} }
 
 type infoLogger struct{ to *accepted }
 
-func (i infoLogger) Info(text string)                  { i.to.notice(text) }
+func (i infoLogger) Info(text string)                 { i.to.notice(text) }
 func (i infoLogger) Infof(format string, args ...any) { i.to.notice(fmt.Sprintf(format, args...)) }
-func (i infoLogger) Enabled() bool                     { return true }
+func (i infoLogger) Enabled() bool                    { return true }
 
 func check(file string) error {
 	raw, err := os.ReadFile(file)
