@@ -295,3 +295,15 @@ pub fn look(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: ResultSlot) 
         otherwise: Vec::new(),
     }
 }
+
+/// Where [`look`]'s answers are.
+pub mod look {
+    /// The task.
+    pub const TASK: usize = 0;
+    /// Its tally.
+    pub const TALLY: usize = 1;
+    /// The parked task.
+    pub const PARKED: usize = 2;
+    /// The terminal record.
+    pub const OUTCOME: usize = 3;
+}

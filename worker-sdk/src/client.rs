@@ -1,0 +1,273 @@
+//! [`Bellows`]: the way to a registry, for publishers, waiters and workers.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bellows_registry::assigner::{Assigner, AssignerConfig};
+use bellows_registry::backend::coalesce::{Writer, WriterConfig};
+use bellows_registry::backend::memory::MemoryBackend;
+use bellows_registry::backend::{BackendError, DynBackend};
+use bellows_registry::clock;
+use bellows_registry::entropy::Entropy;
+use bellows_registry::id::{DefinitionId, IdError, Namespace, ResultSlot};
+use bellows_registry::key::Keyspace;
+use bellows_registry::record::{OpenRecord, PolicyRecord, PolicyState, TaskRecord, limits};
+use bellows_registry::spec::{Policy, Trigger};
+use bellows_registry::txn::{self, Batch, Move};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, Owned};
+use crate::definition::{ActivationStrategy, PayloadOf, Publishable, TaskDefinition};
+use crate::error::ConnectError;
+use crate::handle::TaskHandle;
+use crate::publish::Publish;
+use crate::refs::TaskRef;
+use crate::results::Results;
+
+/// A client of one registry, in one namespace. Clones share everything.
+#[derive(Clone)]
+pub struct Bellows {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) backend: DynBackend,
+    pub(crate) space: Keyspace,
+    pub(crate) namespace: Namespace,
+    pub(crate) entropy: Arc<Entropy>,
+    pub(crate) control: Control,
+    /// This process's slice of the result space.
+    pub(crate) slot: ResultSlot,
+    pub(crate) options: Options,
+    pub(crate) results: Results,
+    writer: OnceLock<Writer>,
+    /// The assigner, where this process hosts one.
+    _assigner: Option<Owned<()>>,
+}
+
+/// What can be set of a client.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The largest payload and the largest result, in bytes. At most 1 MiB.
+    pub max_body: usize,
+    /// How long a publish is tried before it is given up.
+    pub publish_timeout: Duration,
+    /// How long a waiter endures a registry that does not answer.
+    pub wait_patience: Duration,
+    /// The time-to-live of a worker's lease: how soon a dead worker's tasks run elsewhere.
+    pub lease_ttl: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_body: limits::BODY_DEFAULT,
+            publish_timeout: Duration::from_secs(10),
+            wait_patience: Duration::from_secs(300),
+            lease_ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+impl fmt::Debug for Bellows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bellows").field("namespace", &self.shared.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Bellows {
+    /// A registry in memory, with its assigner, in namespace `default`: everything in
+    /// this process, gone with it. Definitions are made by [`Bellows::define`], or by
+    /// launching their workers.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, since the assigner runs on it.
+    pub fn in_memory() -> Self {
+        Self::hosted(Arc::new(MemoryBackend::new()), Options::default())
+    }
+
+    /// A registry behind any backend, with its assigner hosted by this process.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, since the assigner runs on it.
+    pub fn hosted(backend: DynBackend, options: Options) -> Self {
+        let (space, entropy) = (Keyspace::default(), Arc::new(Entropy::system()));
+        let config = AssignerConfig { identity: "in-process".to_owned(), ..AssignerConfig::default() };
+        let assigner = Assigner::new(Arc::clone(&backend), space.clone(), config, Arc::clone(&entropy));
+        let control = Control::on_the_callers_runtime();
+        let running = control.spawn(assigner.run(CancellationToken::new()));
+        Self::assemble(backend, space, default_namespace(), control, options, Some(running))
+    }
+
+    /// A registry behind any backend, whose assigner runs elsewhere. The SDK's own loops
+    /// run on the caller's runtime.
+    pub fn with_backend(backend: DynBackend, namespace: &str, options: Options) -> Result<Self, ConnectError> {
+        let control = Control::on_the_callers_runtime();
+        let namespace = Namespace::new(namespace)?;
+        Ok(Self::assemble(backend, Keyspace::default(), namespace, control, options, None))
+    }
+
+    /// The registry that the environment names; see [`Config`](crate::Config) for the
+    /// variables. Connects when first used: an unreachable etcd is told by the first
+    /// call, within its time-out.
+    #[cfg(feature = "etcd")]
+    #[allow(clippy::unused_async, reason = "a later version may connect here")]
+    pub async fn from_env() -> Result<Self, ConnectError> {
+        Self::connect(&crate::config::Config::from_env()?)
+    }
+
+    /// The registry that a configuration names.
+    #[cfg(feature = "etcd")]
+    pub fn connect(config: &crate::config::Config) -> Result<Self, ConnectError> {
+        use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
+        let etcd = EtcdBackend::new(EtcdConfig::new(config.etcd_endpoints.clone()));
+        let backend: DynBackend = Arc::new(etcd.map_err(ConnectError::Backend)?);
+        let space = Keyspace::new(&config.prefix);
+        let options = Options { lease_ttl: config.lease_ttl, ..Options::default() };
+        let control = Control::on_its_own_thread().map_err(|error| ConnectError::Malformed {
+            name: "the process",
+            value: String::new(),
+            problem: format!("may not start a thread: {error}"),
+        })?;
+        Ok(Self::assemble(backend, space, config.namespace.clone(), control, options, None))
+    }
+
+    fn assemble(
+        backend: DynBackend,
+        space: Keyspace,
+        namespace: Namespace,
+        control: Control,
+        mut options: Options,
+        assigner: Option<Owned<()>>,
+    ) -> Self {
+        options.max_body = options.max_body.min(limits::BODY_HARD);
+        let entropy = Arc::new(Entropy::system());
+        let results = Results::new(Arc::clone(&backend), control.clone());
+        let shared = Shared {
+            backend,
+            space,
+            namespace,
+            slot: entropy.result_slot(),
+            entropy,
+            control,
+            options,
+            results,
+            writer: OnceLock::new(),
+            _assigner: assigner,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Publishes a task: a builder that is a future.
+    ///
+    /// ```no_run
+    /// # use bellows_sdk::prelude::*;
+    /// # struct ResizeImage;
+    /// # impl TaskDefinition for ResizeImage {
+    /// #     const NAME: &'static str = "resize-image";
+    /// #     type Callback = String;
+    /// #     type Trigger = PublishTrigger<u32>;
+    /// # }
+    /// # async fn example(bellows: Bellows) -> anyhow::Result<()> {
+    /// let task = bellows.publish::<ResizeImage>(320).await?;
+    /// let key: String = task.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish<T: Publishable>(&self, payload: PayloadOf<T>) -> Publish<'_, T> {
+        Publish::new(self, &payload)
+    }
+
+    /// The handle of a task that was saved as a [`TaskRef`]. Asks nothing yet.
+    pub fn task<T: TaskDefinition>(&self, task: TaskRef<T>) -> TaskHandle<T> {
+        TaskHandle::new(self.clone(), task)
+    }
+
+    /// Defines a kind of work, as the operator does for a `TaskDefinition`. For registries
+    /// that this process hosts.
+    pub async fn define<T: TaskDefinition>(&self, mut policy: Policy) -> Result<(), DefineError> {
+        policy.trigger = T::Trigger::TRIGGER;
+        self.define_as(&self.definition::<T>()?, policy).await
+    }
+
+    pub(crate) async fn define_as(&self, def: &DefinitionId, policy: Policy) -> Result<(), DefineError> {
+        policy.check().map_err(|error| DefineError::Policy(error.to_string()))?;
+        let space = &self.shared.space;
+        let singleton = policy.trigger == Trigger::Singleton;
+        let uid = "in-process".to_owned();
+        let found = self.policy_revision(def).await?;
+        let record =
+            PolicyRecord { uid: uid.clone(), generation: found + 1, state: PolicyState::Active, policy };
+        self.send_alone(txn::write_policy(space, def, found, &record)).await?;
+        if singleton {
+            self.send_alone(txn::put_singleton(space, def, &self.task_record(bytes::Bytes::new()))).await?;
+        } else {
+            self.send_alone(txn::open_definition(space, def, &OpenRecord { uid })).await?;
+        }
+        Ok(())
+    }
+
+    /// The policy's mod-revision; 0 if the definition does not exist.
+    pub(crate) async fn policy_revision(&self, def: &DefinitionId) -> Result<i64, BackendError> {
+        use bellows_registry::backend::RangeRequest;
+        use bellows_registry::key::{Key, KeyRange};
+        let path = self.shared.space.path(&Key::Policy(def.clone()));
+        let found = self.shared.backend.range(RangeRequest::new(KeyRange::one(path))).await?;
+        Ok(found.entries.first().map_or(0, |entry| entry.mod_revision))
+    }
+
+    async fn send_alone(&self, row: Move) -> Result<(), BackendError> {
+        let mut batch = Batch::default();
+        if batch.push(row).is_ok() {
+            self.shared.backend.txn(batch.into_txn(None)).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn definition<T: TaskDefinition>(&self) -> Result<DefinitionId, IdError> {
+        self.definition_named(T::NAME)
+    }
+
+    pub(crate) fn definition_named(&self, name: &str) -> Result<DefinitionId, IdError> {
+        DefinitionId::new(self.shared.namespace.as_str(), name)
+    }
+
+    pub(crate) fn task_record(&self, payload: bytes::Bytes) -> TaskRecord {
+        TaskRecord {
+            slot: self.shared.slot,
+            published: clock::wall(),
+            delay: None,
+            headers: std::collections::BTreeMap::new(),
+            payload,
+        }
+    }
+}
+
+impl Shared {
+    /// The writer of this client's publishes, which packs those that wait into one request.
+    pub(crate) fn writer(&self) -> &Writer {
+        self.writer.get_or_init(|| {
+            let backend = Arc::clone(&self.backend);
+            self.control.within(|| Writer::new(backend, None, WriterConfig::default()))
+        })
+    }
+}
+
+/// Why a definition could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DefineError {
+    /// Its name is not allowed.
+    #[error("{0}")]
+    Name(#[from] IdError),
+    /// Its policy contradicts itself.
+    #[error("{0}")]
+    Policy(String),
+    /// The registry does not answer.
+    #[error("the registry could not be told")]
+    Backend(#[from] BackendError),
+}
+
+fn default_namespace() -> Namespace {
+    Namespace::new("default").unwrap_or_else(|_| unreachable!("a valid name"))
+}

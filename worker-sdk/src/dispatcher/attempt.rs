@@ -1,0 +1,252 @@
+//! One attempt: a straight line from the assignment to its answered outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellows_registry::backend::coalesce::{Writer, Written};
+use bellows_registry::backend::{BackendError, Class, DynBackend, RangeRequest};
+use bellows_registry::backoff::Waits;
+use bellows_registry::clock::{self, Instant};
+use bellows_registry::key::{Key, KeyRange, Keyspace};
+use bellows_registry::record::{AssignmentRecord, Record, TaskRecord};
+use bellows_registry::txn::{AttemptRef, Settled};
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinError;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ending::{Attempt, End};
+use crate::metrics::Metrics;
+use crate::tasks::{Kind, Ran};
+use crate::worker::TaskContext;
+
+/// Why an attempt is to stop before its handler has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is not.
+    No,
+    /// The worker ends: hand the task back.
+    HandBack,
+    /// The session is lost: hand nothing back; what is in hand already is sent (law 14).
+    Lost,
+    /// The assignment is gone: it is somebody else's task now.
+    Withdrawn,
+}
+
+/// A handler that was told to stop may take so long to do it.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+/// An outcome is sent for so long before it is given up: by then the assigner has taken
+/// the task back.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What every attempt of a session shares.
+pub(crate) struct Stage {
+    pub(crate) backend: DynBackend,
+    pub(crate) space: Keyspace,
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) kind: Kind,
+    pub(crate) slots: Arc<Semaphore>,
+    /// Where handlers run: the user's runtime.
+    pub(crate) users: Handle,
+    pub(crate) max_result: usize,
+    pub(crate) metrics: Metrics,
+}
+
+/// Runs one assigned task to its end.
+pub(crate) async fn run(
+    stage: Arc<Stage>,
+    at: AttemptRef,
+    record: AssignmentRecord,
+    mut stop: watch::Receiver<Stop>,
+) {
+    // The assigner counts slots; this one also counts handlers that did not stop in time.
+    let permit = tokio::select! {
+        permit = Arc::clone(&stage.slots).acquire_owned() => permit.ok(),
+        stopped = stopped(&mut stop) => return give_up_unstarted(&stage, &at, &record, stopped).await,
+    };
+    let payload = tokio::select! {
+        payload = payload(&stage, &at, &record) => payload,
+        stopped = stopped(&mut stop) => return give_up_unstarted(&stage, &at, &record, stopped).await,
+    };
+    let Some(payload) = payload else { return };
+    let started = clock::now();
+    tracing::debug!(task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker, "begins");
+    stage.metrics.started(stage.kind.name);
+    let end = handle(&stage, &at, &record, payload.clone(), &mut stop, permit).await;
+    stage.metrics.ended(stage.kind.name);
+    let Some(end) = end else {
+        tracing::info!(task = %at.task, attempt = %at.attempt, worker = %at.worker, "abandoned: no longer ours");
+        return stage.metrics.outcome(stage.kind.name, "abandoned", clock::instant() - started.instant);
+    };
+    let now = clock::now();
+    let attempt = Attempt {
+        at: &at,
+        record: &record,
+        payload: &payload,
+        started: started.wall,
+        now: now.wall,
+        max_result: stage.max_result,
+    };
+    let ending = attempt.end(&stage.space, end);
+    let took = now.instant - started.instant;
+    let verdict = send(&stage.writer, &ending.row, &at).await;
+    stage.metrics.outcome(stage.kind.name, ending.word, took);
+    tracing::info!(
+        task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
+        outcome = ending.word, error = ending.error, recorded = verdict, millis = took.as_millis() as u64,
+        "attempt ended"
+    );
+}
+
+/// Waits until the attempt is to stop.
+async fn stopped(stop: &mut watch::Receiver<Stop>) -> Stop {
+    match stop.wait_for(|stop| *stop != Stop::No).await {
+        Ok(stop) => *stop,
+        Err(_) => Stop::Lost, // the dispatcher is gone
+    }
+}
+
+async fn give_up_unstarted(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord, stop: Stop) {
+    if stop == Stop::HandBack {
+        let now = clock::wall();
+        let (payload, max_result) = (&Bytes::new(), stage.max_result);
+        let attempt = Attempt { at, record, payload, started: now, now, max_result };
+        let ending = attempt.end(&stage.space, End::HandedBack);
+        send(&stage.writer, &ending.row, at).await;
+    }
+}
+
+/// The payload: in the assignment, or read from the task. `None` if the task is gone.
+async fn payload(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord) -> Option<Bytes> {
+    if record.inline {
+        return Some(record.payload.clone());
+    }
+    let path = stage.space.path(&Key::Task(at.definition.clone(), at.task));
+    let mut waits = Waits::spread_by(&path);
+    loop {
+        match stage.backend.range(RangeRequest::new(KeyRange::one(path.clone()))).await {
+            Ok(found) => {
+                let task = TaskRecord::decode(&found.entries.first()?.value).ok()?;
+                return Some(task.payload);
+            }
+            Err(error) => tracing::debug!(%error, task = %at.task, "the payload is read again"),
+        }
+        sleep(waits.after_failure()).await;
+    }
+}
+
+/// Runs the handler on the user's runtime. `None`: the task is no longer ours, and
+/// nothing is to be written.
+async fn handle(
+    stage: &Arc<Stage>,
+    at: &AttemptRef,
+    record: &AssignmentRecord,
+    payload: Bytes,
+    stop: &mut watch::Receiver<Stop>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Option<End> {
+    let deadline = clock::instant() + record.timeout.get();
+    let cancelled = CancellationToken::new();
+    let context = context(at, record, deadline, cancelled.clone());
+    // `run` builds the worker, which is the user's code too: inside the task, so that its
+    // panic is caught as well.
+    let kind = stage.kind.clone();
+    let running = stage.users.spawn(async move { kind.runner.run(context, payload).await });
+    // Whoever drops this attempt drops its handler.
+    let mut running = AbortOnDropHandle::new(running);
+    let stopped = tokio::select! {
+        ran = &mut running => return Some(end_of(ran)),
+        () = sleep_until(deadline) => None,
+        stop = stopped(stop) => Some(stop),
+    };
+    cancelled.cancel();
+    let ran = timeout(GRACE, &mut running).await.ok();
+    if ran.is_none() {
+        abandon(stage, running, permit);
+    }
+    match (stopped, ran) {
+        // An outcome in hand is sent, whatever happened meanwhile: its fence decides.
+        (_, Some(Ok(ran @ Ran::Succeeded { .. }))) => Some(End::Ran(ran)),
+        (None, _) => Some(End::TimedOut),
+        // A handler that was told to stop and failed did not fail by itself.
+        (Some(Stop::HandBack), _) => Some(End::HandedBack),
+        (Some(_), _) => None,
+    }
+}
+
+fn end_of(ran: Result<Ran, JoinError>) -> End {
+    match ran {
+        Ok(ran) => End::Ran(ran),
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            End::Panicked(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+        }
+        // The user's runtime is shutting down under us.
+        Err(_) => End::HandedBack,
+    }
+}
+
+/// A handler that did not stop: it is dropped at its next `await`, and its slot stays
+/// taken until then.
+fn abandon(stage: &Arc<Stage>, running: AbortOnDropHandle<Ran>, permit: Option<OwnedSemaphorePermit>) {
+    running.abort();
+    stage.metrics.stuck(stage.kind.name, 1);
+    let (metrics, name) = (stage.metrics.clone(), stage.kind.name);
+    // Owned by the user's runtime: it ends when the handler does.
+    drop(stage.users.spawn(async move {
+        let _ = running.await;
+        metrics.stuck(name, -1);
+        drop(permit);
+    }));
+}
+
+fn context(
+    at: &AttemptRef,
+    record: &AssignmentRecord,
+    deadline: Instant,
+    cancelled: CancellationToken,
+) -> TaskContext {
+    TaskContext {
+        task: at.task,
+        attempt: at.attempt,
+        number: record.number,
+        max_attempts: record.max_attempts,
+        worker: at.worker.clone(),
+        deadline,
+        cancelled,
+        headers: record.headers.clone(),
+    }
+}
+
+/// Sends an outcome until an answer says what became of it: the fence decides, not we.
+async fn send(writer: &Writer, row: &bellows_registry::txn::Move, at: &AttemptRef) -> &'static str {
+    let until = clock::instant() + PATIENCE;
+    let mut waits = Waits::spread_by(at.attempt.to_string().as_bytes());
+    loop {
+        let error = match writer.send(row.clone()).await {
+            Ok(Written::Answer(answer)) => {
+                return match Settled::of(&answer, at.attempt) {
+                    Settled::Done | Settled::Already => "yes",
+                    Settled::Fenced => "no: the task is no longer this worker's",
+                };
+            }
+            Ok(Written::Deposed) => BackendError::unknown("an outcome has no outer fence"),
+            Err(error) => error,
+        };
+        if error.class() == Class::Invalid {
+            tracing::error!(task = %at.task, %error, "the registry refuses an outcome");
+            return "no: refused";
+        }
+        let wait = waits.after_failure();
+        if clock::instant() + wait >= until {
+            tracing::error!(task = %at.task, %error, "an outcome is given up");
+            return "unknown";
+        }
+        sleep(wait).await;
+    }
+}

@@ -1,0 +1,203 @@
+//! What is written when an attempt ends: pure.
+//!
+//! From the assignment (which says what happened before and what the policy is) and
+//! from what running came to, to one of the worker's moves.
+
+use std::time::Duration;
+
+use bellows_registry::clock::WallMillis;
+use bellows_registry::key::Keyspace;
+use bellows_registry::record::{
+    AssignmentRecord, AttemptError, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally, TaskRecord,
+};
+use bellows_registry::spec::Retention;
+use bellows_registry::txn::{self, AttemptRef, Move};
+use bytes::Bytes;
+
+use crate::outcome::Verdict;
+use crate::tasks::Ran;
+
+/// How an attempt ended, as the dispatcher saw it.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The handler came to its end.
+    Ran(Ran),
+    /// The handler panicked.
+    Panicked(String),
+    /// The time-out passed.
+    TimedOut,
+    /// The worker ends: somebody else shall do it.
+    HandedBack,
+}
+
+/// The attempt as it was assigned and run.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) at: &'a AttemptRef,
+    pub(crate) record: &'a AssignmentRecord,
+    pub(crate) payload: &'a Bytes,
+    pub(crate) started: WallMillis,
+    pub(crate) now: WallMillis,
+    pub(crate) max_result: usize,
+}
+
+/// What is written, and in one word what it means.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) row: Move,
+    pub(crate) word: &'static str,
+    /// The error's text, if there was one.
+    pub(crate) error: Option<String>,
+}
+
+/// A singleton rests at least this long between two runs, so that it cannot spin.
+const SINGLETON_REST: Duration = Duration::from_secs(1);
+
+impl Attempt<'_> {
+    /// Decides what is written.
+    pub(crate) fn end(&self, space: &Keyspace, end: End) -> Ending {
+        match end {
+            End::HandedBack => {
+                let mut tally = self.record.tally.clone();
+                tally.hand_backs += 1;
+                tally.delay = None;
+                self.give_back(space, &tally, "handed_back", None)
+            }
+            End::TimedOut => {
+                let text = format!("timed out after {}", self.record.timeout);
+                self.failed(space, ErrorKind::TimedOut, text, None)
+            }
+            End::Panicked(text) => self.failed(space, ErrorKind::Panicked, text, None),
+            End::Ran(ran) => self.ran(space, ran),
+        }
+    }
+
+    fn ran(&self, space: &Keyspace, ran: Ran) -> Ending {
+        match ran {
+            Ran::Succeeded { result, .. } if result.len() > self.max_result => {
+                let text = format!(
+                    "the result has {} bytes; the limit is {}: store it elsewhere and return where",
+                    result.len(),
+                    self.max_result
+                );
+                self.park(space, ErrorKind::ResultRefused, text)
+            }
+            Ran::Succeeded { result, again } => self.succeeded(space, result, again),
+            Ran::Undecodable(error) => {
+                self.failed(space, ErrorKind::Undecodable, format!("the payload cannot be decoded: {error}"), None)
+            }
+            Ran::Unencodable(error) => {
+                self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
+            }
+            Ran::Failed(error) => match error.verdict {
+                Verdict::Retry => self.failed(space, ErrorKind::Failed, error.text, None),
+                Verdict::RetryAfter(wait) => self.failed(space, ErrorKind::Failed, error.text, Some(wait)),
+                Verdict::Park => self.park(space, ErrorKind::Failed, error.text),
+                Verdict::Snooze(wait) => self.snoozed(space, wait),
+                Verdict::Cancel => self.cancelled(space, error.text),
+            },
+        }
+    }
+
+    fn is_singleton(&self) -> bool {
+        self.at.task.is_singleton()
+    }
+
+    fn succeeded(&self, space: &Keyspace, result: Bytes, again: Option<Duration>) -> Ending {
+        if self.is_singleton() {
+            let rest = again.unwrap_or_default().max(SINGLETON_REST);
+            let tally = Tally { delay: Some(Delay::from_now(rest, self.now)), ..Tally::default() };
+            let row = txn::settle_singleton(space, self.at, &tally);
+            return Ending { row, word: "succeeded", error: None };
+        }
+        let outcome = self.outcome(Ended::Succeeded, self.record.tally.clone(), result);
+        let row = txn::settle(space, self.at, self.record.slot, &outcome);
+        Ending { row, word: "succeeded", error: None }
+    }
+
+    fn snoozed(&self, space: &Keyspace, wait: Duration) -> Ending {
+        let mut tally = self.record.tally.clone();
+        tally.snoozes = tally.snoozes.saturating_add(1);
+        tally.delay = Some(Delay::from_now(wait, self.now));
+        self.give_back(space, &tally, "snoozed", None)
+    }
+
+    /// A failed attempt: again after a wait, or parked if it was the last.
+    fn failed(&self, space: &Keyspace, kind: ErrorKind, text: String, wait: Option<Duration>) -> Ending {
+        let last = self.record.number >= self.record.max_attempts;
+        if last && !self.is_singleton() {
+            return self.park(space, kind, text);
+        }
+        let mut tally = self.charged(kind, &text);
+        let seed = (self.at.task.bits() as u64) ^ u64::from(self.record.number);
+        let mut wait = wait.unwrap_or_else(|| self.record.backoff.wait(self.record.number, seed));
+        if self.is_singleton() {
+            wait = wait.max(SINGLETON_REST);
+        }
+        tally.delay = Some(Delay::from_now(wait, self.now));
+        self.give_back(space, &tally, "failed", Some(text))
+    }
+
+    fn give_back(&self, space: &Keyspace, tally: &Tally, word: &'static str, error: Option<String>) -> Ending {
+        Ending { row: txn::give_back(space, self.at, tally), word, error }
+    }
+
+    fn park(&self, space: &Keyspace, kind: ErrorKind, text: String) -> Ending {
+        if self.is_singleton() {
+            // There is nobody to replay it: it runs again after the longest wait.
+            let mut tally = self.charged(kind, &text);
+            tally.delay = Some(Delay::from_now(self.record.backoff.max.get().max(SINGLETON_REST), self.now));
+            return self.give_back(space, &tally, "failed", Some(text));
+        }
+        let tally = self.charged(kind, &text);
+        let task = TaskRecord {
+            slot: self.record.slot,
+            published: self.record.published,
+            delay: None,
+            headers: self.record.headers.clone(),
+            payload: self.payload.clone(),
+        };
+        let parked = ParkedRecord { parked: self.now, tally: tally.clone(), task };
+        let outcome = self.outcome(Ended::Parked, tally, Bytes::new());
+        Ending { row: txn::park(space, self.at, &parked, &outcome), word: "parked", error: Some(text) }
+    }
+
+    fn cancelled(&self, space: &Keyspace, text: String) -> Ending {
+        if self.is_singleton() {
+            return self.succeeded(space, Bytes::new(), None);
+        }
+        let tally = self.charged(ErrorKind::Failed, &text);
+        let outcome = self.outcome(Ended::Cancelled, tally, Bytes::new());
+        let row = txn::settle(space, self.at, self.record.slot, &outcome);
+        Ending { row, word: "cancelled", error: Some(text) }
+    }
+
+    /// The tally with this attempt counted as failed.
+    fn charged(&self, kind: ErrorKind, text: &str) -> Tally {
+        let mut tally = self.record.tally.clone();
+        tally.attempts = self.record.number;
+        tally.delay = None;
+        tally.remember(AttemptError::new(self.record.number, self.now, kind, text));
+        tally
+    }
+
+    fn outcome(&self, ended: Ended, tally: Tally, result: Bytes) -> OutcomeRecord {
+        let retention = &self.record.retention;
+        let kept = match ended {
+            Ended::Succeeded => retention.succeeded.get(),
+            Ended::Parked | Ended::Cancelled | Ended::Expired => retention.failed.get(),
+        };
+        OutcomeRecord {
+            ended,
+            attempt: self.record.number,
+            attempt_id: Some(self.at.attempt),
+            worker: Some(self.at.worker.clone()),
+            published: self.record.published,
+            started: self.started,
+            finished: self.now,
+            expires: self.now.plus(kept.max(Retention::FLOOR)),
+            tally,
+            result,
+        }
+    }
+}

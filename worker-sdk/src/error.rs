@@ -1,0 +1,153 @@
+//! What can go wrong for a publisher and a waiter, sorted by what they can do about it.
+
+use std::time::Duration;
+
+use bellows_registry::backend::BackendError;
+use bellows_registry::id::{DefinitionId, IdError, TaskId};
+use bellows_registry::record::{AttemptError, DecodeError, Ended};
+
+use crate::refs::RawTaskRef;
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A variable of the environment is not set.
+    #[error("{name} is not set: {hint}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What to set it to.
+        hint: &'static str,
+    },
+    /// A variable of the environment has a value that means nothing.
+    #[error("{name}={value:?} {problem}")]
+    Malformed {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A name is not allowed.
+    #[error("{0}")]
+    Name(#[from] IdError),
+    /// The backend refuses its configuration.
+    #[error("the registry cannot be used as configured")]
+    Backend(#[source] BackendError),
+}
+
+/// Why a publish did not return a task.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Nobody has defined this kind of work.
+    #[error("there is no task definition {0}: apply its TaskDefinition first, or check the namespace")]
+    NoSuchDefinition(DefinitionId),
+    /// The definition takes no tasks now.
+    #[error("task definition {0} takes no tasks now (spec.mode, or it is being deleted)")]
+    NotAccepting(DefinitionId),
+    /// Something is larger than its limit. Nothing was sent.
+    #[error("{what} has {bytes} bytes; the limit is {limit}")]
+    TooLarge {
+        /// What: the payload, the headers.
+        what: &'static str,
+        /// How large it is, in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Something is not allowed. Nothing was sent.
+    #[error("{0}")]
+    Invalid(String),
+    /// The payload does not serialize. Nothing was sent.
+    #[error("the payload cannot be encoded as JSON")]
+    Encode(#[source] serde_json::Error),
+    /// The registry did not take the task in time. It was certainly not published.
+    #[error("the registry was not reachable within {after:?}; nothing was published")]
+    Unavailable {
+        /// How long it was tried.
+        after: Duration,
+        /// The last answer.
+        #[source]
+        last: BackendError,
+    },
+    /// No answer within the time: the task may be published, or may be still. Ask for
+    /// `task` later, or publish again with [`Publish::as_task`](crate::Publish::as_task):
+    /// it is then the same task.
+    #[error("no answer within {after:?}: task {} may or may not be published", task.id)]
+    Unknown {
+        /// The task, if it is.
+        task: RawTaskRef,
+        /// How long it was tried.
+        after: Duration,
+        /// The last answer.
+        #[source]
+        last: BackendError,
+    },
+}
+
+/// Why waiting for a task gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The task ended without a result.
+    #[error("{0}")]
+    Failed(TaskFailed),
+    /// The task never existed, or ended longer ago than its record is kept.
+    #[error("task {0} is not known: it never existed, or its record is past its retention")]
+    NotFound(TaskId),
+    /// The time given for waiting is over. The task goes on.
+    #[error("the task did not end within {0:?}")]
+    TimedOut(Duration),
+    /// The result is not what this program expects.
+    #[error("the result of task {task} cannot be read as this program's type")]
+    Decode {
+        /// The task.
+        task: TaskId,
+        /// What does not fit.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The task's record cannot be read.
+    #[error("the record of task {task} cannot be read")]
+    Record {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The registry does not answer, and did not for as long as waiters are patient.
+    #[error("the registry does not answer")]
+    Unavailable(#[source] BackendError),
+}
+
+/// How a task ended that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFailed {
+    /// The task.
+    pub task: TaskId,
+    /// How it ended.
+    pub ended: Ended,
+    /// The number of its last attempt.
+    pub attempts: u32,
+    /// What went wrong, oldest first; the last few.
+    pub errors: Vec<AttemptError>,
+}
+
+impl std::fmt::Display for TaskFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = match self.ended {
+            Ended::Succeeded => "succeeded",
+            Ended::Parked => "was parked",
+            Ended::Cancelled => "was cancelled",
+            Ended::Expired => "expired",
+        };
+        write!(f, "task {} {how} after {} attempts", self.task, self.attempts)?;
+        if let Some(last) = self.errors.last() {
+            write!(f, ": {}", last.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TaskFailed {}

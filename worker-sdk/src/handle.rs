@@ -1,0 +1,187 @@
+//! A task and the way to its result.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bellows_registry::backend::{BackendError, Class, OpAnswer, TxnAnswer};
+use bellows_registry::backoff::Waits;
+use bellows_registry::clock;
+use bellows_registry::key::{Key, KeyRange};
+use bellows_registry::record::{Ended, OutcomeRecord, Record, Tally};
+use bellows_registry::txn;
+use tokio::time::{sleep, timeout};
+
+use crate::client::Bellows;
+use crate::definition::TaskDefinition;
+use crate::error::{TaskFailed, WaitError};
+use crate::refs::TaskRef;
+
+/// A published task. Await it for its result; drop it, and the task goes on.
+///
+/// # Errors
+/// See [`WaitError`]. A task that ended without a result is [`WaitError::Failed`].
+///
+/// # Cancel safety
+/// Waiting can be given up and begun again, here or in another process.
+#[derive(Debug)]
+pub struct TaskHandle<T> {
+    client: Bellows,
+    task: TaskRef<T>,
+}
+
+/// The other name of [`TaskHandle`].
+pub type AwaitableTask<T> = TaskHandle<T>;
+
+/// Where a task is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskStatus {
+    /// It was published and has not ended: it waits, or it runs.
+    Pending {
+        /// What happened to it so far.
+        tally: Tally,
+    },
+    /// It ended.
+    Ended(Box<OutcomeRecord>),
+    /// It never existed, or ended longer ago than its record is kept.
+    NotFound,
+}
+
+impl<T: TaskDefinition> TaskHandle<T> {
+    pub(crate) fn new(client: Bellows, task: TaskRef<T>) -> Self {
+        Self { client, task }
+    }
+
+    /// The task as plain data, to be saved.
+    pub fn to_ref(&self) -> TaskRef<T> {
+        self.task.clone()
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> bellows_registry::id::TaskId {
+        self.task.id()
+    }
+
+    /// Looks once: where the task is now.
+    ///
+    /// # Errors
+    /// [`WaitError::Unavailable`], or [`WaitError::Record`] if its record is of a newer
+    /// format.
+    pub async fn status(&self) -> Result<TaskStatus, WaitError> {
+        let answer = self.look().await.map_err(WaitError::Unavailable)?;
+        self.read(&answer)
+    }
+
+    /// Looks once: the result if the task has ended, `None` if it has not.
+    ///
+    /// # Errors
+    /// As waiting for it.
+    pub async fn try_result(&self) -> Result<Option<T::Callback>, WaitError> {
+        match self.status().await? {
+            TaskStatus::Pending { .. } => Ok(None),
+            TaskStatus::NotFound => Err(WaitError::NotFound(self.id())),
+            TaskStatus::Ended(record) => self.conclude(*record).map(Some),
+        }
+    }
+
+    /// Waits at most so long.
+    ///
+    /// # Errors
+    /// [`WaitError::TimedOut`] when the time is over; the task goes on.
+    pub async fn wait_timeout(&self, time: Duration) -> Result<T::Callback, WaitError> {
+        timeout(time, self.wait()).await.unwrap_or(Err(WaitError::TimedOut(time)))
+    }
+
+    /// Waits for the terminal record: how the task ended, when, where, and its result as
+    /// it was encoded.
+    ///
+    /// # Errors
+    /// As waiting for the result, but for [`WaitError::Failed`] and [`WaitError::Decode`].
+    pub async fn outcome(&self) -> Result<OutcomeRecord, WaitError> {
+        let shared = &self.client.shared;
+        let raw = self.task.raw();
+        let key = shared.space.path(&Key::Outcome(raw.definition.clone(), raw.slot, raw.id));
+        let range = if raw.slot == shared.slot {
+            shared.space.slot_range(&raw.definition, raw.slot)
+        } else {
+            KeyRange::one(key.clone())
+        };
+        // Subscribe before you look.
+        let place = shared.results.subscribe(range, key);
+        let mut waits = Waits::spread_by(raw.id.to_string().as_bytes());
+        let mut silent_since = None;
+        loop {
+            match self.look().await {
+                Ok(answer) => match self.read(&answer)? {
+                    TaskStatus::Ended(record) => return Ok(*record),
+                    TaskStatus::NotFound => return Err(WaitError::NotFound(raw.id)),
+                    TaskStatus::Pending { .. } => {}
+                },
+                Err(error) if error.class() == Class::Invalid => return Err(WaitError::Unavailable(error)),
+                Err(error) => {
+                    let since = *silent_since.get_or_insert_with(clock::instant);
+                    if clock::instant() - since >= shared.options.wait_patience {
+                        return Err(WaitError::Unavailable(error));
+                    }
+                    sleep(waits.after_failure()).await;
+                    continue;
+                }
+            }
+            silent_since = None;
+            waits.succeeded();
+            place.woken().await;
+        }
+    }
+
+    async fn wait(&self) -> Result<T::Callback, WaitError> {
+        let record = self.outcome().await?;
+        self.conclude(record)
+    }
+
+    async fn look(&self) -> Result<TxnAnswer, BackendError> {
+        let (shared, raw) = (&self.client.shared, self.task.raw());
+        shared.backend.txn(txn::look(&shared.space, &raw.definition, raw.id, raw.slot)).await
+    }
+
+    fn read(&self, answer: &TxnAnswer) -> Result<TaskStatus, WaitError> {
+        let found = |at: usize| match answer.answers.get(at) {
+            Some(OpAnswer::Get(entries)) => entries.first(),
+            _ => None,
+        };
+        if let Some(entry) = found(txn::look::OUTCOME) {
+            let record = OutcomeRecord::decode(&entry.value);
+            return match record {
+                Ok(record) => Ok(TaskStatus::Ended(Box::new(record))),
+                Err(source) => Err(WaitError::Record { task: self.id(), source }),
+            };
+        }
+        if found(txn::look::TASK).is_none() && found(txn::look::PARKED).is_none() {
+            return Ok(TaskStatus::NotFound);
+        }
+        let tally = found(txn::look::TALLY).and_then(|entry| Tally::decode(&entry.value).ok());
+        Ok(TaskStatus::Pending { tally: tally.unwrap_or_default() })
+    }
+
+    fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {
+        if record.ended == Ended::Succeeded {
+            return serde_json::from_slice(&record.result)
+                .map_err(|source| WaitError::Decode { task: self.id(), source });
+        }
+        Err(WaitError::Failed(TaskFailed {
+            task: self.id(),
+            ended: record.ended,
+            attempts: record.attempt,
+            errors: record.tally.errors,
+        }))
+    }
+}
+
+impl<T: TaskDefinition> IntoFuture for TaskHandle<T> {
+    type Output = Result<T::Callback, WaitError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.wait().await })
+    }
+}
