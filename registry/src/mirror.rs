@@ -43,6 +43,9 @@ pub enum MirrorEvent {
     Changed(Changes),
     /// The registry cannot be followed now. Told at each failure; the mirror goes on.
     Interrupted(BackendError),
+    /// The watch is open again after an interruption, and nothing was missed: what is
+    /// known is as new as the registry, but for what is on its way.
+    Resumed,
 }
 
 /// Follows one range.
@@ -51,6 +54,7 @@ pub struct Mirror {
     backend: DynBackend,
     range: KeyRange,
     waits: Waits,
+    interrupted: bool,
     stage: Stage,
 }
 
@@ -86,7 +90,7 @@ impl Mirror {
     pub fn new(backend: DynBackend, range: KeyRange) -> Self {
         let waits = Waits::spread_by(&range.start);
         let stage = Stage::Listing(Listing::of(range.clone()));
-        Self { backend, range, waits, stage }
+        Self { backend, range, waits, interrupted: false, stage }
     }
 
     /// Forgets everything and lists again: what is told next is newer than this call.
@@ -118,7 +122,12 @@ impl Mirror {
                         async move { backend.watch(WatchRequest { range, from }).await }.boxed()
                     });
                     match opening.await {
-                        Ok(stream) => self.stage = Stage::Following { complete: from - 1, stream },
+                        Ok(stream) => {
+                            self.stage = Stage::Following { complete: from - 1, stream };
+                            if std::mem::take(&mut self.interrupted) {
+                                return MirrorEvent::Resumed;
+                            }
+                        }
                         Err(error) => return self.interrupted(error),
                     }
                 }
@@ -147,6 +156,7 @@ impl Mirror {
     /// Decides where to go on after an error: behind the last complete revision, or
     /// with a new list where history is gone.
     fn interrupted(&mut self, error: BackendError) -> MirrorEvent {
+        self.interrupted = true;
         let then = match (&mut self.stage, error.class()) {
             (_, Class::Relist) => Stage::Listing(Listing::of(self.range.clone())),
             (Stage::Listing(listing), _) => {

@@ -158,6 +158,29 @@ async fn demand_counts_what_is_due_assigned_and_delayed() {
     demand.wait_for(|r| !r.fresh).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn demand_is_fresh_again_after_an_interruption_in_which_nothing_happened() {
+    let mut world = World::new(9).await;
+    let (_, mut demand) = world.assigner("a");
+    demand.wait_for(|r| r.fresh).await.unwrap();
+    world.assigner_link.cut_watches();
+    demand.wait_for(|r| !r.fresh).await.unwrap();
+    let again = timeout(Duration::from_secs(5), demand.wait_for(|r| r.fresh));
+    again.await.expect("nothing needs to be written for it").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_campaign_that_vanished_is_held_again() {
+    for fault in [Fault::Drop, Fault::LoseAnswer, Fault::ApplyLate(Duration::from_millis(700))] {
+        let mut world = World::new(10).await;
+        let leader = format!("{}leader/", world.space.prefix());
+        world.assigner_link.next_txn(puts(leader), fault);
+        let (_, mut demand) = world.assigner("a");
+        let leads = timeout(Duration::from_secs(5), demand.wait_for(|r| r.leading && r.fresh));
+        leads.await.expect("somebody leads").unwrap();
+    }
+}
+
 /// Everything at once, by seed.
 #[tokio::test(start_paused = true)]
 async fn under_random_faults_nothing_is_lost_and_nothing_is_settled_twice() {

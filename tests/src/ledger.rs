@@ -66,7 +66,7 @@ impl Ledger {
                 match event {
                     MirrorEvent::Listed { revision, entries } => book.listed(&space, revision, &entries),
                     MirrorEvent::Changed(changes) => book.changed(&space, &changes),
-                    MirrorEvent::Interrupted(_) => {}
+                    MirrorEvent::Interrupted(_) | MirrorEvent::Resumed => {}
                 }
                 news.send_replace(book.revision);
             }

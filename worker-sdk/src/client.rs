@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Owned};
 use crate::definition::{ActivationStrategy, PayloadOf, Publishable, TaskDefinition};
-use crate::error::ConnectError;
-use crate::handle::TaskHandle;
+use crate::error::{ConnectError, PublishError};
+use crate::handle::{AwaitableTask, TaskHandle};
 use crate::publish::Publish;
 use crate::refs::TaskRef;
 use crate::results::Results;
+use crate::tasks::Kind;
 
 /// A client of one registry, in one namespace. Clones share everything.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) results: Results,
     writer: OnceLock<Writer>,
     /// The assigner, where this process hosts one.
-    _assigner: Option<Owned<()>>,
+    assigner: Option<Owned<()>>,
 }
 
 /// What can be set of a client.
@@ -102,7 +103,11 @@ impl Bellows {
 
     /// A registry behind any backend, whose assigner runs elsewhere. The SDK's own loops
     /// run on the caller's runtime.
-    pub fn with_backend(backend: DynBackend, namespace: &str, options: Options) -> Result<Self, ConnectError> {
+    pub fn with_backend(
+        backend: DynBackend,
+        namespace: &str,
+        options: Options,
+    ) -> Result<Self, ConnectError> {
         let control = Control::on_the_callers_runtime();
         let namespace = Namespace::new(namespace)?;
         Ok(Self::assemble(backend, Keyspace::default(), namespace, control, options, None))
@@ -154,7 +159,7 @@ impl Bellows {
             options,
             results,
             writer: OnceLock::new(),
-            _assigner: assigner,
+            assigner,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -175,6 +180,7 @@ impl Bellows {
     /// # Ok(())
     /// # }
     /// ```
+    #[allow(clippy::needless_pass_by_value, reason = "whoever publishes gives the payload away")]
     pub fn publish<T: Publishable>(&self, payload: PayloadOf<T>) -> Publish<'_, T> {
         Publish::new(self, &payload)
     }
@@ -189,6 +195,23 @@ impl Bellows {
     pub async fn define<T: TaskDefinition>(&self, mut policy: Policy) -> Result<(), DefineError> {
         policy.trigger = T::Trigger::TRIGGER;
         self.define_as(&self.definition::<T>()?, policy).await
+    }
+
+    /// As the operator would: only where this process hosts the registry.
+    pub(crate) async fn define_if_hosted(&self, def: &DefinitionId, kind: &Kind) -> Result<(), DefineError> {
+        if self.shared.assigner.is_none() || self.policy_revision(def).await? > 0 {
+            return Ok(());
+        }
+        self.define_as(def, kind.policy.clone()).await
+    }
+
+    /// Publishes a task and answers its handle: the other name of awaiting
+    /// [`Bellows::publish`].
+    pub async fn publish_awaitable<T: Publishable>(
+        &self,
+        payload: PayloadOf<T>,
+    ) -> Result<AwaitableTask<T>, PublishError> {
+        self.publish::<T>(payload).await
     }
 
     pub(crate) async fn define_as(&self, def: &DefinitionId, policy: Policy) -> Result<(), DefineError> {

@@ -202,7 +202,8 @@ impl DispatcherHandle {
     /// Whether tasks can arrive: the least healthy of the kinds of work.
     pub fn health(&self) -> Health {
         let all = self.health.iter().map(|health| health.borrow().clone());
-        all.reduce(|a, b| if a == Health::Ready { b } else { a }).unwrap_or(Health::NotReady("no kinds of work"))
+        all.reduce(|a, b| if a == Health::Ready { b } else { a })
+            .unwrap_or(Health::NotReady("no kinds of work"))
     }
 
     /// Waits until tasks can arrive. Cancel safe.
@@ -294,7 +295,11 @@ impl Dispatcher {
     }
 
     /// One session, from its lease to its end.
-    async fn session(&mut self, stage: &Arc<Stage>, attempts: &mut JoinSet<()>) -> Result<Over, BackendError> {
+    async fn session(
+        &mut self,
+        stage: &Arc<Stage>,
+        attempts: &mut JoinSet<()>,
+    ) -> Result<Over, BackendError> {
         let shared = Arc::clone(&self.client.shared);
         let session = Session::open(Arc::clone(&shared.backend), shared.options.lease_ttl).await?;
         let worker = WorkerId::for_session(&self.pod, shared.entropy.bits64())
@@ -370,13 +375,6 @@ impl Dispatcher {
                 });
             }
             MirrorEvent::Changed(changes) => {
-                self.health.send_if_modified(|health| {
-                    let was_not = matches!(health, Health::NotReady(_));
-                    if was_not {
-                        *health = Health::Ready;
-                    }
-                    was_not
-                });
                 for change in changes.changes {
                     match change {
                         Change::Put(entry) => {
@@ -396,6 +394,9 @@ impl Dispatcher {
             MirrorEvent::Interrupted(error) => {
                 tracing::debug!(%error, "the signal channel is interrupted");
                 self.health.send_replace(Health::NotReady("the watch is interrupted"));
+            }
+            MirrorEvent::Resumed => {
+                self.health.send_replace(Health::Ready);
             }
         }
     }
@@ -487,7 +488,8 @@ fn stop_all(running: &Running, why: Stop) {
 
 /// The time until which a drain may take; waits until there is one.
 async fn drain_deadline(draining: &mut watch::Receiver<Option<Instant>>) -> Instant {
-    match draining.wait_for(Option::is_some).await {
+    let deadline = draining.wait_for(Option::is_some).await.map(|deadline| *deadline);
+    match deadline {
         Ok(deadline) => deadline.unwrap_or_else(clock::instant),
         // The handle is gone: its owner has crashed or let go, and aborts this loop.
         Err(_) => std::future::pending().await,

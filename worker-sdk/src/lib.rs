@@ -1,1 +1,113 @@
-//! bellows-sdk
+//! Durable, typed tasks: define, publish, run and await them.
+//!
+//! A **task** is the smallest unit of work with side effects. It succeeds or fails as a
+//! whole and carries all it needs in its payload. You write what it does; Bellows keeps it,
+//! gives it to a live worker, runs it again when something went wrong, and keeps its typed
+//! result until you ask.
+//!
+//! The same code runs in one process over memory and on a Kubernetes cluster over etcd.
+//!
+//! # A worker and a publisher in one program
+//!
+//! ```
+//! use bellows_sdk::prelude::*;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Resize { url: String, width: u32 }
+//!
+//! struct ResizeImage;
+//! impl TaskDefinition for ResizeImage {
+//!     const NAME: &'static str = "resize-image";
+//!     type Callback = String;
+//!     type Trigger = PublishTrigger<Resize>;
+//! }
+//!
+//! async fn resize(_: TaskContext, input: Resize) -> TaskResult<String> {
+//!     if input.width == 0 {
+//!         return Err(TaskFailure::park("width must not be 0")); // trying again cannot help
+//!     }
+//!     Ok(format!("{}@{}", input.url, input.width).into()) // `?` on any error would mean: retry
+//! }
+//!
+//! # #[tokio::main] async fn main() -> anyhow::Result<()> {
+//! let bellows = Bellows::in_memory();
+//! let tasks = Tasks::new().with_fn::<ResizeImage, _, _>(resize);
+//! let worker = WorkerDispatcher::of(&bellows, tasks).launch().await?;
+//!
+//! let task = bellows.publish::<ResizeImage>(Resize { url: "a.png".into(), width: 320 }).await?;
+//! let saved = serde_json::to_string(&task.to_ref())?; // awaited later, elsewhere
+//! assert_eq!(task.await?, "a.png@320");
+//!
+//! let task = bellows.task::<ResizeImage>(serde_json::from_str(&saved)?);
+//! assert_eq!(task.await?, "a.png@320");
+//! worker.drain(std::time::Duration::from_secs(5)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! On a cluster the worker's `main` is [`serve`], and the publisher's client is
+//! [`Bellows::from_env`].
+//!
+//! # Promises
+//!
+//! | Promise | Words |
+//! |---|---|
+//! | Durable once acknowledged | a publish that returned `Ok` is never lost while etcd keeps its quorum's data |
+//! | Settled exactly once | at most one terminal record per task; a late worker's outcome is refused |
+//! | Processed at least once | a handler may run again after a crash; the task id stays, the attempt id does not |
+//! | Not promised | order between tasks, exactly-once side effects outside etcd |
+
+mod client;
+#[cfg(feature = "etcd")]
+mod config;
+mod control;
+mod definition;
+mod dispatcher;
+mod error;
+mod handle;
+#[cfg(feature = "etcd")]
+mod http;
+mod metrics;
+mod outcome;
+mod publish;
+mod refs;
+mod results;
+#[cfg(feature = "etcd")]
+mod serve;
+mod tasks;
+mod worker;
+
+#[cfg(feature = "etcd")]
+pub use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
+pub use bellows_registry::backend::{Backend, DynBackend, memory::MemoryBackend};
+pub use bellows_registry::id::{AttemptId, TaskId, WorkerId};
+pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord, Tally};
+pub use bellows_registry::spec::Policy;
+
+pub use bellows_registry::spec;
+pub use client::{Bellows, DefineError, Options};
+#[cfg(feature = "etcd")]
+pub use config::Config;
+pub use definition::{
+    ActivationStrategy, PayloadOf, PublishTrigger, Publishable, SingletonTrigger, TaskDefinition,
+};
+pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
+pub use error::{ConnectError, PublishError, TaskFailed, WaitError};
+pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
+pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
+pub use publish::Publish;
+pub use refs::{RawTaskRef, TaskRef};
+#[cfg(feature = "etcd")]
+pub use serve::{ServeError, init_logging, serve};
+pub use tasks::Tasks;
+pub use worker::{TaskContext, Worker, WorkerFactory};
+
+/// What a worker or a publisher usually needs.
+pub mod prelude {
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::{
+        AwaitableTask, Bellows, PublishTrigger, SingletonTrigger, TaskContext, TaskDefinition, TaskError,
+        TaskFailure, TaskHandle, TaskRef, TaskResult, TaskSuccess, Tasks, Worker, WorkerDispatcher,
+        WorkerFactory,
+    };
+}

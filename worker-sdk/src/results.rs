@@ -85,6 +85,7 @@ async fn follow(mut mirror: Mirror, waiting: Arc<Waiting>) {
                     }
                 }
             }
+            MirrorEvent::Resumed => {}
             MirrorEvent::Interrupted(error) => tracing::debug!(%error, "results are followed again"),
         }
     }

@@ -44,6 +44,10 @@ pub(super) async fn campaign(
         }
         if may_take(&holder, assigner) {
             holder = take(assigner, session).await;
+            if matches!(holder, Holder::Unknown) {
+                // If it was not applied, no change will ever tell: look at the key.
+                mirror.relist();
+            }
             continue;
         }
         let wake = wake_at(&holder, assigner).min(clock::instant() + session.ttl() / 4);
@@ -117,6 +121,7 @@ fn told(before: Holder, event: MirrorEvent, session: &Session) -> Holder {
             Some(Change::Delete { .. }) => nobody(),
             None => before,
         },
-        MirrorEvent::Interrupted(_) => Holder::Unknown,
+        // The mirror goes on where it was: nothing of what is known becomes wrong unseen.
+        MirrorEvent::Interrupted(_) | MirrorEvent::Resumed => before,
     }
 }

@@ -123,6 +123,7 @@ impl<'a> Lead<'a> {
                 self.view.apply(&changes, &now);
                 self.fresh = true;
             }
+            MirrorEvent::Resumed => self.fresh = true,
             MirrorEvent::Interrupted(error) => {
                 tracing::warn!(%error, "the assigner's view may be old");
                 self.fresh = false;

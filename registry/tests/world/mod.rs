@@ -268,7 +268,7 @@ impl TestWorker {
                         Change::Delete { .. } => None,
                     })
                     .collect(),
-                MirrorEvent::Interrupted(_) => continue,
+                MirrorEvent::Interrupted(_) | MirrorEvent::Resumed => continue,
             };
             for entry in entries {
                 let Ok(Key::Assignment(_, _, task, attempt)) = self.space.parse(&entry.key) else { continue };

@@ -83,9 +83,12 @@ impl Attempt<'_> {
                 self.park(space, ErrorKind::ResultRefused, text)
             }
             Ran::Succeeded { result, again } => self.succeeded(space, result, again),
-            Ran::Undecodable(error) => {
-                self.failed(space, ErrorKind::Undecodable, format!("the payload cannot be decoded: {error}"), None)
-            }
+            Ran::Undecodable(error) => self.failed(
+                space,
+                ErrorKind::Undecodable,
+                format!("the payload cannot be decoded: {error}"),
+                None,
+            ),
             Ran::Unencodable(error) => {
                 self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
             }
@@ -138,7 +141,13 @@ impl Attempt<'_> {
         self.give_back(space, &tally, "failed", Some(text))
     }
 
-    fn give_back(&self, space: &Keyspace, tally: &Tally, word: &'static str, error: Option<String>) -> Ending {
+    fn give_back(
+        &self,
+        space: &Keyspace,
+        tally: &Tally,
+        word: &'static str,
+        error: Option<String>,
+    ) -> Ending {
         Ending { row: txn::give_back(space, self.at, tally), word, error }
     }
 

@@ -1,0 +1,170 @@
+//! Configuration, from the environment alone.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `BELLOWS_ETCD_ENDPOINTS` | client URLs of the registry's etcd, separated by commas | none: required |
+//! | `BELLOWS_NAMESPACE` | the namespace of the task definitions | none: required |
+//! | `BELLOWS_PREFIX` | the registry's prefix | `/bellows/` |
+//! | `BELLOWS_DEFINITION` | the one kind of work this process does | all it has |
+//! | `BELLOWS_POD_NAME` | what worker ids begin with | `HOSTNAME`, else `local` |
+//! | `BELLOWS_CONCURRENCY` | tasks at once; wins over the code | the code's |
+//! | `BELLOWS_LEASE_TTL` | how soon a dead worker's tasks run elsewhere, 2 s to 10 min | `10s` |
+//! | `BELLOWS_DRAIN_TIMEOUT` | how long running tasks may take after SIGTERM | `25s` |
+//! | `BELLOWS_HTTP_ADDR` | where `/healthz`, `/readyz` and `/metrics` are served | `0.0.0.0:8080` |
+//! | `BELLOWS_LOG` | what is logged, as `info` or `bellows_sdk=debug` | `info` |
+//! | `BELLOWS_LOG_FORMAT` | `text` or `json` | `text` |
+//!
+//! On a cluster the operator sets them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bellows_registry::id::Namespace;
+use bellows_registry::spec::Span;
+
+use crate::error::ConnectError;
+
+/// What a process is told by its environment. See the table in this module's source, and in
+/// `docs/reference/environment.md`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `BELLOWS_ETCD_ENDPOINTS`.
+    pub etcd_endpoints: Vec<String>,
+    /// `BELLOWS_PREFIX`.
+    pub prefix: String,
+    /// `BELLOWS_NAMESPACE`.
+    pub namespace: Namespace,
+    /// `BELLOWS_DEFINITION`.
+    pub definition: Option<String>,
+    /// `BELLOWS_POD_NAME`.
+    pub pod: String,
+    /// `BELLOWS_CONCURRENCY`.
+    pub concurrency: Option<u32>,
+    /// `BELLOWS_LEASE_TTL`.
+    pub lease_ttl: Duration,
+    /// `BELLOWS_DRAIN_TIMEOUT`.
+    pub drain_timeout: Duration,
+    /// `BELLOWS_HTTP_ADDR`.
+    pub http_addr: SocketAddr,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or malformed, and says what to set it to.
+    pub fn from_env() -> Result<Self, ConnectError> {
+        Self::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    /// Reads any source of variables.
+    pub(crate) fn read(var: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConnectError> {
+        let required = |name, hint| var(name).ok_or(ConnectError::Missing { name, hint });
+        let endpoints = required(
+            "BELLOWS_ETCD_ENDPOINTS",
+            "set it to the registry's client URLs, such as http://bellows-etcd.bellows:2379",
+        )?;
+        let etcd_endpoints =
+            endpoints.split(',').map(|url| endpoint(url.trim())).collect::<Result<_, _>>()?;
+        let namespace = required(
+            "BELLOWS_NAMESPACE",
+            "set it to the namespace of your TaskDefinitions, such as default",
+        )?;
+        let pod = var("BELLOWS_POD_NAME").or_else(|| var("HOSTNAME"));
+        Ok(Self {
+            etcd_endpoints,
+            prefix: var("BELLOWS_PREFIX").unwrap_or_else(|| "/bellows/".to_owned()),
+            namespace: Namespace::new(&namespace)?,
+            definition: var("BELLOWS_DEFINITION"),
+            pod: pod.unwrap_or_else(|| "local".to_owned()).to_lowercase(),
+            concurrency: parsed(&var, "BELLOWS_CONCURRENCY", |text| match text.parse() {
+                Ok(0) | Err(_) => Err("is not a number of tasks from 1".to_owned()),
+                Ok(slots) => Ok(slots),
+            })?,
+            lease_ttl: parsed(&var, "BELLOWS_LEASE_TTL", |text| {
+                let ttl = span(text)?;
+                let allowed = Duration::from_secs(2)..=Duration::from_secs(600);
+                if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 10m".to_owned()) }
+            })?
+            .unwrap_or(Duration::from_secs(10)),
+            drain_timeout: parsed(&var, "BELLOWS_DRAIN_TIMEOUT", span)?.unwrap_or(Duration::from_secs(25)),
+            http_addr: parsed(&var, "BELLOWS_HTTP_ADDR", |text| {
+                text.parse().map_err(|_| "is not an address such as 0.0.0.0:8080".to_owned())
+            })?
+            .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
+        })
+    }
+}
+
+fn endpoint(url: &str) -> Result<String, ConnectError> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+        return Ok(url.to_owned());
+    }
+    Err(ConnectError::Malformed {
+        name: "BELLOWS_ETCD_ENDPOINTS",
+        value: url.to_owned(),
+        problem: "is not a URL such as http://bellows-etcd.bellows:2379".to_owned(),
+    })
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>().map(Span::get).map_err(|_| "is not a duration such as 10s".to_owned())
+}
+
+fn parsed<T>(
+    var: &impl Fn(&'static str) -> Option<String>,
+    name: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConnectError> {
+    let Some(value) = var(name) else { return Ok(None) };
+    match parse(&value) {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(problem) => Err(ConnectError::Malformed { name, value, problem }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(extra: &'static [(&'static str, &'static str)]) -> Result<Config, String> {
+        let base =
+            [("BELLOWS_ETCD_ENDPOINTS", "http://a:2379, http://b:2379"), ("BELLOWS_NAMESPACE", "media")];
+        Config::read(|name| {
+            let find =
+                |all: &[(&str, &str)]| all.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            find(extra).or_else(|| find(&base)).filter(|value| !value.is_empty())
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.etcd_endpoints, ["http://a:2379", "http://b:2379"]);
+        assert_eq!((config.prefix.as_str(), config.concurrency), ("/bellows/", None));
+        assert_eq!((config.lease_ttl.as_secs(), config.drain_timeout.as_secs()), (10, 25));
+        assert_eq!(config.http_addr.to_string(), "0.0.0.0:8080");
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_named_with_what_to_do() {
+        for (extra, said) in [
+            (&[("BELLOWS_ETCD_ENDPOINTS", "")], "BELLOWS_ETCD_ENDPOINTS is not set: set it to"),
+            (&[("BELLOWS_NAMESPACE", "")], "BELLOWS_NAMESPACE is not set: set it to"),
+            (&[("BELLOWS_NAMESPACE", "Media")], "namespace \"Media\" must consist of"),
+            (
+                &[("BELLOWS_ETCD_ENDPOINTS", "a:2379")],
+                "BELLOWS_ETCD_ENDPOINTS=\"a:2379\" is not a URL such as",
+            ),
+            (&[("BELLOWS_CONCURRENCY", "0")], "BELLOWS_CONCURRENCY=\"0\" is not a number of tasks"),
+            (&[("BELLOWS_LEASE_TTL", "1s")], "BELLOWS_LEASE_TTL=\"1s\" is not from 2s to 10m"),
+            (&[("BELLOWS_DRAIN_TIMEOUT", "soon")], "BELLOWS_DRAIN_TIMEOUT=\"soon\" is not a duration"),
+            (&[("BELLOWS_HTTP_ADDR", "8080")], "BELLOWS_HTTP_ADDR=\"8080\" is not an address"),
+        ] {
+            let error = with(extra).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
+    }
+}
