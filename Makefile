@@ -18,6 +18,9 @@ IMAGES  := $(OUT)/images
 # Static programs: they run in images that hold nothing else, and on any node.
 STATIC   = $(TARGET)/$(HOST)/image
 TESTBED  = $(STATIC)/testbed
+# helm, kubectl and kind's checker, from the cache.
+PROGRAMS = $$($(TESTBED) tools helm kube kind-check | paste -sd:)
+KIND    := 0.33.0
 # The name of the cluster that the targets here use.
 NAME    ?= bellows
 # Crates are tested with every backend and the test kit.
@@ -37,12 +40,13 @@ demo: setup images ## The whole system on a real Kubernetes, checked at every st
 	BELLOWS_TESTBED=$(NAME) BELLOWS_CLUSTER_UP_S=$$up $(TESTBED) run --name $(NAME) -- $(STATIC)/demo
 
 demo-kind: # The same story on kind, where a Docker engine answers
-	@kind=$$($(TESTBED) tools kind)
+	@kind=$$(command -v kind || echo $(CACHE)/kind-$(KIND)/kind)
+	[ -x $$kind ] || GOBIN=$(CACHE)/kind-$(KIND) go install sigs.k8s.io/kind@v$(KIND)
 	$$kind get clusters | grep -qx $(NAME) || $$kind create cluster --name $(NAME) --config kind-config.yaml
 	for image in $(IMAGES)/*.tar; do $$kind load image-archive --name $(NAME) $$image; done
 	mkdir -p $(OUT)
 	$$kind get kubeconfig --name $(NAME) > $(OUT)/kind.kubeconfig
-	KUBECONFIG=$$PWD/$(OUT)/kind.kubeconfig BELLOWS_KIND=$(NAME) PATH="$$($(TESTBED) tools path):$$PATH" $(STATIC)/demo
+	KUBECONFIG=$$PWD/$(OUT)/kind.kubeconfig BELLOWS_KIND=$(NAME) PATH="$(PROGRAMS):$$PATH" $(STATIC)/demo
 
 test: ## Every test: crates, backends on a real etcd, charts, and real pods on a real Kubernetes
 	@mkdir -p $(OUT)
@@ -61,7 +65,7 @@ test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 
 test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own loaders
 	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
-	export PATH="$$($(TESTBED) tools path):$$PATH"
+	export PATH="$(PROGRAMS):$$PATH"
 	helm lint --strict charts/bellows-crds charts/bellows
 	kind-check kind-config.yaml
 
@@ -75,7 +79,7 @@ test-cluster: setup images ## Tests with real pods on a real Kubernetes (needs r
 	export CARGO_TARGET_$$(echo $(HOST) | tr a-z- A-Z_)_RUNNER="$(abspath $(TESTBED)) run --name $(NAME)-test --"
 	cargo test --locked -p bellows-tests --test '*' -- --test-threads 1
 
-images: $(TESTBED) ## Build the images the charts name, as archives in target/bellows/images
+images: tools ## Build the images the charts name, as archives in target/bellows/images
 	$(SAY) 'Programs for images (usually a few seconds, the first time 6 min)'
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) \
 		-p bellows-operator -p bellows-example-thumbnails -p bellows-tests --bins
@@ -84,7 +88,7 @@ images: $(TESTBED) ## Build the images the charts name, as archives in target/be
 	pack ghcr.io/bellows-dev/bellows-operator:$(VERSION) operator --file $(STATIC)/bellows-operator:/bellows-operator
 	pack ghcr.io/bellows-dev/example-thumbnails:$(VERSION) thumbnails \
 		--file $(STATIC)/thumbnails-worker:/thumbnails-worker --file $(STATIC)/thumbnails:/thumbnails
-	pack quay.io/coreos/etcd:v3.7.3 etcd --file "$$($(TESTBED) tools etcd)":/usr/local/bin/etcd
+	pack quay.io/coreos/etcd:v3.7.3 etcd --file "$$($(TESTBED) tools etcd)/etcd":/usr/local/bin/etcd
 
 tools: $(TESTBED) # Kubernetes, etcd and helm, built once into the cache
 	$(SAY) 'Kubernetes, etcd, helm (from the cache; the first time built, 8 min)'
