@@ -162,6 +162,8 @@ pub fn after_failure(guard: &Guarded, error: &ReconcileError, context: &Context)
     match error.class() {
         // Something changed under our hands: what we need is already on its way.
         "conflict" => Action::requeue(Duration::from_millis(200)),
+        // A deletion has a deadline, which a long wait must not miss.
+        _ if guard.meta().deletion_timestamp.is_some() => Action::requeue(Duration::from_secs(5)),
         _ => Action::requeue(context.failed(&ObjectRef::from_obj(guard))),
     }
 }
