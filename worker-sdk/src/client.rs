@@ -18,7 +18,7 @@ use bellows_registry::txn::{self, Batch, Move};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Owned};
-use crate::definition::{ActivationStrategy, PayloadOf, Publishable, TaskDefinition};
+use crate::definition::{ActivationStrategy, PayloadOf, PublishStrategy, TaskDefinition};
 use crate::error::{ConnectError, PublishError};
 use crate::handle::{AwaitableTask, TaskHandle};
 use crate::publish::Publish;
@@ -50,6 +50,10 @@ pub(crate) struct Shared {
 /// What can be set of a client.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The namespace of the definitions. Default `default`.
+    pub namespace: String,
+    /// The registry's prefix. Default `/bellows/`.
+    pub prefix: String,
     /// The largest payload and the largest result, in bytes. At most 1 MiB.
     pub max_body: usize,
     /// How long a publish is tried before it is given up.
@@ -63,6 +67,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            namespace: "default".to_owned(),
+            prefix: "/bellows/".to_owned(),
             max_body: limits::BODY_DEFAULT,
             publish_timeout: Duration::from_secs(10),
             wait_patience: Duration::from_secs(300),
@@ -78,39 +84,40 @@ impl fmt::Debug for Bellows {
 }
 
 impl Bellows {
-    /// A registry in memory, with its assigner, in namespace `default`: everything in
-    /// this process, gone with it. Definitions are made by [`Bellows::define`], or by
-    /// launching their workers.
+    /// A registry in memory, with its assigner: everything in this process, gone with it.
+    /// Kinds of work are defined by [`Bellows::define`], or by launching their workers.
     ///
     /// # Panics
     /// Outside of a tokio runtime, since the assigner runs on it.
     pub fn in_memory() -> Self {
-        Self::hosted(Arc::new(MemoryBackend::new()), Options::default())
+        let backend = Arc::new(MemoryBackend::new());
+        Self::hosted(backend, Options::default()).unwrap_or_else(|_| unreachable!("the defaults are valid"))
     }
 
     /// A registry behind any backend, with its assigner hosted by this process.
     ///
+    /// # Errors
+    /// [`ConnectError::Name`] for a namespace that is no DNS name.
+    ///
     /// # Panics
     /// Outside of a tokio runtime, since the assigner runs on it.
-    pub fn hosted(backend: DynBackend, options: Options) -> Self {
-        let (space, entropy) = (Keyspace::default(), Arc::new(Entropy::system()));
+    pub fn hosted(backend: DynBackend, options: Options) -> Result<Self, ConnectError> {
+        Namespace::new(&options.namespace)?; // before anything runs
+        let (space, entropy) = (Keyspace::new(&options.prefix), Arc::new(Entropy::system()));
         let config = AssignerConfig { identity: "in-process".to_owned(), ..AssignerConfig::default() };
-        let assigner = Assigner::new(Arc::clone(&backend), space.clone(), config, Arc::clone(&entropy));
+        let assigner = Assigner::new(Arc::clone(&backend), space, config, entropy);
         let control = Control::on_the_callers_runtime();
         let running = control.spawn(assigner.run(CancellationToken::new()));
-        Self::assemble(backend, space, default_namespace(), control, options, Some(running))
+        Self::assemble(backend, control, options, Some(running))
     }
 
     /// A registry behind any backend, whose assigner runs elsewhere. The SDK's own loops
     /// run on the caller's runtime.
-    pub fn with_backend(
-        backend: DynBackend,
-        namespace: &str,
-        options: Options,
-    ) -> Result<Self, ConnectError> {
-        let control = Control::on_the_callers_runtime();
-        let namespace = Namespace::new(namespace)?;
-        Ok(Self::assemble(backend, Keyspace::default(), namespace, control, options, None))
+    ///
+    /// # Errors
+    /// [`ConnectError::Name`] for a namespace that is no DNS name.
+    pub fn with_backend(backend: DynBackend, options: Options) -> Result<Self, ConnectError> {
+        Self::assemble(backend, Control::on_the_callers_runtime(), options, None)
     }
 
     /// The registry that the environment names; see [`Config`](crate::Config) for the
@@ -128,25 +135,28 @@ impl Bellows {
         use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
         let etcd = EtcdBackend::new(EtcdConfig::new(config.etcd_endpoints.clone()));
         let backend: DynBackend = Arc::new(etcd.map_err(ConnectError::Backend)?);
-        let space = Keyspace::new(&config.prefix);
-        let options = Options { lease_ttl: config.lease_ttl, ..Options::default() };
+        let options = Options {
+            namespace: config.namespace.to_string(),
+            prefix: config.prefix.clone(),
+            lease_ttl: config.lease_ttl,
+            ..Options::default()
+        };
         let control = Control::on_its_own_thread().map_err(|error| ConnectError::Malformed {
             name: "the process",
             value: String::new(),
             problem: format!("may not start a thread: {error}"),
         })?;
-        Ok(Self::assemble(backend, space, config.namespace.clone(), control, options, None))
+        Self::assemble(backend, control, options, None)
     }
 
     fn assemble(
         backend: DynBackend,
-        space: Keyspace,
-        namespace: Namespace,
         control: Control,
         mut options: Options,
         assigner: Option<Owned<()>>,
-    ) -> Self {
+    ) -> Result<Self, ConnectError> {
         options.max_body = options.max_body.min(limits::BODY_HARD);
+        let (namespace, space) = (Namespace::new(&options.namespace)?, Keyspace::new(&options.prefix));
         let entropy = Arc::new(Entropy::system());
         let results = Results::new(Arc::clone(&backend), control.clone());
         let shared = Shared {
@@ -161,7 +171,7 @@ impl Bellows {
             writer: OnceLock::new(),
             assigner,
         };
-        Self { shared: Arc::new(shared) }
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Publishes a task: a builder that is a future.
@@ -181,7 +191,10 @@ impl Bellows {
     /// # }
     /// ```
     #[allow(clippy::needless_pass_by_value, reason = "whoever publishes gives the payload away")]
-    pub fn publish<T: Publishable>(&self, payload: PayloadOf<T>) -> Publish<'_, T> {
+    pub fn publish<T: TaskDefinition<Trigger: PublishStrategy>>(
+        &self,
+        payload: PayloadOf<T>,
+    ) -> Publish<'_, T> {
         Publish::new(self, &payload)
     }
 
@@ -207,7 +220,7 @@ impl Bellows {
 
     /// Publishes a task and answers its handle: the other name of awaiting
     /// [`Bellows::publish`].
-    pub async fn publish_awaitable<T: Publishable>(
+    pub async fn publish_awaitable<T: TaskDefinition<Trigger: PublishStrategy>>(
         &self,
         payload: PayloadOf<T>,
     ) -> Result<AwaitableTask<T>, PublishError> {
@@ -289,8 +302,4 @@ pub enum DefineError {
     /// The registry does not answer.
     #[error("the registry could not be told")]
     Backend(#[from] BackendError),
-}
-
-fn default_namespace() -> Namespace {
-    Namespace::new("default").unwrap_or_else(|_| unreachable!("a valid name"))
 }

@@ -64,21 +64,16 @@ impl ActivationStrategy for SingletonTrigger {
     const TRIGGER: bellows_registry::spec::Trigger = bellows_registry::spec::Trigger::Singleton;
 }
 
-/// Definitions whose tasks can be published.
+/// The way of those definitions whose tasks can be published.
 #[diagnostic::on_unimplemented(
     message = "a singleton task cannot be published",
-    label = "`{Self}` does not have a `PublishTrigger`",
+    label = "this definition's trigger is `{Self}`, not a `PublishTrigger`",
     note = "a singleton's one task exists as long as its definition does; give the definition a \
             `PublishTrigger<Payload>` to publish tasks"
 )]
-pub trait Publishable: TaskDefinition {}
+pub trait PublishStrategy: ActivationStrategy {}
 
-impl<T, P> Publishable for T
-where
-    T: TaskDefinition<Trigger = PublishTrigger<P>>,
-    P: Serialize + DeserializeOwned + Send + 'static,
-{
-}
+impl<P: Serialize + DeserializeOwned + Send + 'static> PublishStrategy for PublishTrigger<P> {}
 
 mod sealed {
     pub trait Sealed {}

@@ -24,10 +24,15 @@ use crate::refs::TaskRef;
 ///
 /// # Cancel safety
 /// Waiting can be given up and begun again, here or in another process.
-#[derive(Debug)]
 pub struct TaskHandle<T> {
     client: Bellows,
     task: TaskRef<T>,
+}
+
+impl<T> std::fmt::Debug for TaskHandle<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TaskHandle({:?})", self.task)
+    }
 }
 
 /// The other name of [`TaskHandle`].

@@ -88,7 +88,7 @@ pub use client::{Bellows, DefineError, Options};
 #[cfg(feature = "etcd")]
 pub use config::Config;
 pub use definition::{
-    ActivationStrategy, PayloadOf, PublishTrigger, Publishable, SingletonTrigger, TaskDefinition,
+    ActivationStrategy, PayloadOf, PublishStrategy, PublishTrigger, SingletonTrigger, TaskDefinition,
 };
 pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
 pub use error::{ConnectError, PublishError, TaskFailed, WaitError};

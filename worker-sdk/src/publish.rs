@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout_at};
 
 use crate::client::Bellows;
-use crate::definition::{PayloadOf, Publishable};
+use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::error::PublishError;
 use crate::handle::TaskHandle;
 use crate::refs::{RawTaskRef, TaskRef};
@@ -51,7 +51,7 @@ impl<T> std::fmt::Debug for Publish<'_, T> {
     }
 }
 
-impl<'a, T: Publishable> Publish<'a, T> {
+impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> Publish<'a, T> {
     pub(crate) fn new(client: &'a Bellows, payload: &PayloadOf<T>) -> Self {
         let payload = serde_json::to_vec(payload).map(Bytes::from);
         Self { client, payload, delay: Duration::ZERO, headers: BTreeMap::new(), id: None, kind: PhantomData }
@@ -127,7 +127,7 @@ impl<'a, T: Publishable> Publish<'a, T> {
 /// Longer is no delay but a mistake.
 const MAX_DELAY: Duration = Duration::from_secs(366 * 24 * 3600);
 
-impl<'a, T: Publishable> IntoFuture for Publish<'a, T> {
+impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> IntoFuture for Publish<'a, T> {
     type Output = Result<TaskHandle<T>, PublishError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 

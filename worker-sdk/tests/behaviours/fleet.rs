@@ -1,0 +1,177 @@
+//! Several workers, and what happens when one ends, well or badly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bellows_sdk::prelude::*;
+use bellows_sdk::{DispatcherHandle, ErrorKind};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::world::{Act, LONG, SOON, World, policy, within};
+
+async fn quick(_: TaskContext, text: String) -> TaskResult<String> {
+    Ok(text.into())
+}
+
+pub(crate) async fn no_more_handlers_run_than_there_are_slots(world: World) {
+    world.define(LONG).await;
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (r, m) = (Arc::clone(&running), Arc::clone(&most));
+    let act = move |_: TaskContext, text: String| {
+        let (running, most) = (Arc::clone(&r), Arc::clone(&m));
+        async move {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(Duration::from_millis(20)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(text.into())
+        }
+    };
+    let _worker = world.worker(&world.bellows, 3, act).await;
+    let mut tasks = Vec::new();
+    for n in 0..30 {
+        tasks.push(world.bellows.publish::<Act>(n.to_string()).await.unwrap());
+    }
+    for task in tasks {
+        within(SOON, task).await.unwrap();
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+/// A worker whose handler begins, says so, and never ends by itself.
+async fn stuck_worker(world: &World, client: &Bellows) -> (DispatcherHandle, Arc<Notify>) {
+    let began = Arc::new(Notify::new());
+    let says = Arc::clone(&began);
+    let act = move |context: TaskContext, _: String| {
+        let says = Arc::clone(&says);
+        async move {
+            says.notify_one();
+            context.cancelled().cancelled().await;
+            Err("was told to stop".into())
+        }
+    };
+    (world.worker(client, 1, act).await, began)
+}
+
+pub(crate) async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
+    world.define(LONG).await;
+    let (first, began) = stuck_worker(&world, &world.bellows).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    within(SOON, first.drain(Duration::from_millis(100))).await.unwrap();
+    let _second = world.worker(&world.bellows, 1, quick).await;
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.attempt, outcome.tally.attempts, outcome.tally.hand_backs), (1, 0, 1));
+    assert_eq!(outcome.tally.losses, 0, "a hand-back is not a loss");
+    world.assert_lawful().await;
+}
+
+pub(crate) async fn a_drained_worker_finishes_what_it_can(world: World) {
+    world.define(LONG).await;
+    let began = Arc::new(Notify::new());
+    let says = Arc::clone(&began);
+    let act = move |_: TaskContext, text: String| {
+        let says = Arc::clone(&says);
+        async move {
+            says.notify_one();
+            sleep(Duration::from_millis(500)).await;
+            Ok(text.into())
+        }
+    };
+    let worker = world.worker(&world.bellows, 1, act).await;
+    let running = world.bellows.publish::<Act>("running".into()).await.unwrap();
+    let waiting = world.bellows.publish::<Act>("waiting".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    within(SOON, worker.drain(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(running.try_result().await.unwrap().as_deref(), Some("running"));
+    assert_eq!(waiting.try_result().await.unwrap(), None, "a draining worker takes nothing");
+}
+
+pub(crate) async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: World) {
+    world.define(LONG).await;
+    let (first, began) = stuck_worker(&world, &world.bellows).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    let _second = world.worker(&world.bellows, 1, quick).await;
+    drop(first); // a crash: no word to anybody
+    let outcome = within(Duration::from_secs(2 + 4), task.outcome()).await.unwrap();
+    assert_eq!((outcome.attempt, outcome.tally.attempts, outcome.tally.losses), (1, 0, 1));
+    assert_eq!(outcome.tally.errors[0].kind, ErrorKind::WorkerLost);
+    world.assert_lawful().await;
+}
+
+pub(crate) async fn a_worker_cut_off_from_the_registry_cannot_settle_late(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let act = move |_: TaskContext, _: String| {
+        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        async move {
+            says.notify_one();
+            waits.notified().await;
+            Ok("late".to_owned().into())
+        }
+    };
+    let _cut_off = world.worker(&client, 1, act).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    link.set_reachable(false);
+    // It ends its work just as it loses its lease: the outcome in hand is sent, in vain.
+    go.notify_one();
+    let _healthy = world.worker(&world.bellows, 1, quick).await;
+    assert_eq!(within(SOON, task.wait_timeout(SOON)).await.unwrap(), "x");
+    link.set_reachable(true);
+    sleep(Duration::from_secs(3)).await; // time for the late outcome to arrive
+    assert_eq!(task.try_result().await.unwrap().as_deref(), Some("x"));
+    world.assert_lawful().await;
+}
+
+struct Sweep;
+
+impl TaskDefinition for Sweep {
+    const NAME: &'static str = "sweep";
+    type Callback = ();
+    type Trigger = SingletonTrigger;
+}
+
+pub(crate) async fn a_singleton_runs_on_one_worker_at_a_time_and_is_taken_over(world: World) {
+    world.bellows.define::<Sweep>(policy(LONG)).await.unwrap();
+    let (running, runs) = (Arc::new(AtomicU32::new(0)), Arc::new([AtomicU32::new(0), AtomicU32::new(0)]));
+    let mut workers = Vec::new();
+    for n in 0..2 {
+        let (running, runs) = (Arc::clone(&running), Arc::clone(&runs));
+        let sweep = move |_: TaskContext, (): ()| {
+            let (running, runs) = (Arc::clone(&running), Arc::clone(&runs));
+            async move {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
+                sleep(Duration::from_millis(200)).await;
+                runs[n].fetch_add(1, Ordering::SeqCst);
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(().into())
+            }
+        };
+        let tasks = Tasks::new().with_fn::<Sweep, _, _>(sweep);
+        let client = world.other_client();
+        let mut worker = WorkerDispatcher::of(&client, tasks).launch().await.unwrap();
+        within(SOON, worker.ready()).await;
+        workers.push(worker);
+    }
+    let total = |runs: &[AtomicU32; 2]| runs.iter().map(|n| n.load(Ordering::SeqCst)).sum::<u32>();
+    let ran = |least: u32| {
+        let runs = Arc::clone(&runs);
+        async move {
+            while total(&runs) < least {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    within(SOON, ran(2)).await;
+    let first = workers.remove(0);
+    within(SOON, first.drain(Duration::from_secs(2))).await.unwrap();
+    let before = runs[1].load(Ordering::SeqCst);
+    within(SOON, ran(total(&runs) + 2)).await;
+    assert!(runs[1].load(Ordering::SeqCst) >= before + 2, "the other one took over");
+    world.assert_lawful().await;
+}

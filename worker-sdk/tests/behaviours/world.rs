@@ -1,0 +1,155 @@
+//! A registry with its assigner, and short words for what the behaviours do with it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bellows_registry::check;
+use bellows_registry::key::Keyspace;
+use bellows_registry::testkit::Faulty;
+use bellows_sdk::prelude::*;
+use bellows_sdk::spec::{Backoff, Execution, Percent, Retry, Span};
+use bellows_sdk::{DispatcherHandle, DynBackend, EtcdBackend, EtcdConfig, MemoryBackend, Options, Policy};
+use bellows_testbed::EtcdServer;
+
+pub(crate) struct World {
+    /// The client that hosts the assigner.
+    pub(crate) bellows: Bellows,
+    /// The registry itself.
+    pub(crate) store: DynBackend,
+    options: Options,
+}
+
+/// The work of these tests: the payload says what to do.
+pub(crate) struct Act;
+
+impl TaskDefinition for Act {
+    const NAME: &'static str = "act";
+    type Callback = String;
+    type Trigger = PublishTrigger<String>;
+}
+
+/// One etcd for all tests of this program; each has a prefix of its own.
+fn etcd_url() -> &'static str {
+    static ETCD: OnceLock<(EtcdServer, String)> = OnceLock::new();
+    &ETCD
+        .get_or_init(|| {
+            let dir = std::env::temp_dir().join(format!("bellows-sdk-etcd-{}", std::process::id()));
+            let etcd = EtcdServer::start(&dir).expect("a real etcd, built from tools/etcd");
+            let url = etcd.client_url().to_string();
+            (etcd, url)
+        })
+        .1
+}
+
+impl World {
+    pub(crate) fn memory() -> Self {
+        Self::on(Arc::new(MemoryBackend::new()), "/bellows/")
+    }
+
+    pub(crate) fn etcd(test: &str) -> Self {
+        let backend = EtcdBackend::new(EtcdConfig::new([etcd_url()])).unwrap();
+        Self::on(Arc::new(backend), &format!("/{test}/"))
+    }
+
+    fn on(store: DynBackend, prefix: &str) -> Self {
+        let options =
+            Options { prefix: prefix.to_owned(), lease_ttl: Duration::from_secs(2), ..Options::default() };
+        let bellows = Bellows::hosted(Arc::clone(&store), options.clone()).unwrap();
+        Self { bellows, store, options }
+    }
+
+    /// A client in another process, as far as the registry can tell.
+    pub(crate) fn other_client(&self) -> Bellows {
+        Bellows::with_backend(Arc::clone(&self.store), self.options.clone()).unwrap()
+    }
+
+    /// A client whose way to the registry can be made to fail.
+    pub(crate) fn client_over_a_bad_link(&self) -> (Bellows, Faulty<Link>) {
+        let link = Faulty::new(Link(Arc::clone(&self.store)), 7);
+        let client = Bellows::with_backend(Arc::new(link.clone()), self.options.clone()).unwrap();
+        (client, link)
+    }
+
+    pub(crate) fn space(&self) -> Keyspace {
+        Keyspace::new(&self.options.prefix)
+    }
+
+    /// Defines `Act` with a policy for impatient tests: three attempts, short waits.
+    pub(crate) async fn define(&self, timeout: Duration) {
+        self.bellows.define::<Act>(policy(timeout)).await.unwrap();
+    }
+
+    /// Launches a worker of `Act` with so many slots.
+    pub(crate) async fn worker<F, R>(&self, client: &Bellows, slots: u32, act: F) -> DispatcherHandle
+    where
+        F: Fn(TaskContext, String) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = TaskResult<String>> + Send + 'static,
+    {
+        let tasks = Tasks::new().with_fn::<Act, _, _>(act);
+        let mut worker = WorkerDispatcher::of(client, tasks).concurrency(slots).launch().await.unwrap();
+        within(Duration::from_secs(10), worker.ready()).await;
+        worker
+    }
+
+    /// No law is broken now.
+    pub(crate) async fn assert_lawful(&self) {
+        let space = self.space();
+        let all = bellows_registry::backend::RangeRequest::new(space.everything());
+        let entries = self.store.range(all).await.unwrap().entries;
+        assert_eq!(check::registry(&space, &entries), []);
+    }
+}
+
+pub(crate) fn policy(timeout: Duration) -> Policy {
+    let backoff = Backoff {
+        initial: Span::millis(50),
+        factor: 2,
+        max: Span::secs(1),
+        jitter: Percent::new(20).unwrap(),
+    };
+    let retry = Retry { max_attempts: 3, backoff };
+    let timeout = Span::millis(u64::try_from(timeout.as_millis()).unwrap());
+    Policy { execution: Execution { timeout, retry, max_disruptions: 3 }, ..Policy::default() }
+}
+
+/// Fails if it does not happen in time.
+pub(crate) async fn within<F: IntoFuture>(time: Duration, what: F) -> F::Output {
+    match tokio::time::timeout(time, what.into_future()).await {
+        Ok(output) => output,
+        Err(_) => panic!("it did not happen within {time:?}"),
+    }
+}
+
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A shared backend as a backend, to be wrapped.
+#[derive(Debug)]
+pub(crate) struct Link(DynBackend);
+
+mod link {
+    use bellows_registry::backend::*;
+    use futures::future::BoxFuture;
+    use std::time::Duration;
+
+    impl Backend for super::Link {
+        fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeAnswer, BackendError>> {
+            self.0.range(request)
+        }
+        fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnAnswer, BackendError>> {
+            self.0.txn(txn)
+        }
+        fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream, BackendError>> {
+            self.0.watch(request)
+        }
+        fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<Lease, BackendError>> {
+            self.0.grant(ttl)
+        }
+        fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Duration, BackendError>> {
+            self.0.keep_alive(lease)
+        }
+        fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), BackendError>> {
+            self.0.revoke(lease)
+        }
+    }
+}
