@@ -7,8 +7,8 @@ impl TaskDefinition for Sweep {
     type Trigger = SingletonTrigger;
 }
 
-async fn example(bellows: Bellows) {
-    let _ = bellows.publish::<Sweep>(()).await;
+fn example(bellows: &Bellows) {
+    let _ = bellows.publish::<Sweep>(());
 }
 
 fn main() {}
