@@ -99,9 +99,14 @@ $(TESTBED): setup
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) -p bellows-testbed
 
 cluster-up: setup images ## A Kubernetes on this machine with the images loaded (needs root)
+	$(SAY) 'A Kubernetes of two nodes (usually 10 s, or at once if it is up)'
 	$(TESTBED) up --name $(NAME) --nodes 2
 	$(TESTBED) load-image --name $(NAME) $(IMAGES)/*.tar
-	echo 'Next: eval "$$($(TESTBED) env --name $(NAME))"; $(TESTBED) run --name $(NAME) -- kubectl get nodes'
+	$(TESTBED) run --name $(NAME) -- kubectl get nodes
+	echo 'Next: eval "$$(make -s cluster-env)"; in-cluster helm install bellows charts/bellows --wait'
+
+cluster-env: # Prints a shell function that runs commands inside that cluster's network
+	@echo 'in-cluster() { $(abspath $(TESTBED)) run --name $(NAME) -- "$$@"; }'
 
 cluster-down: $(TESTBED) ## Take that Kubernetes away, with everything in it
 	$(TESTBED) down --name $(NAME)
@@ -140,4 +145,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-kind test test-crates test-charts test-cluster images tools cluster-up cluster-down fmt lint generate clean setup
+.PHONY: help demo demo-kind test test-crates test-charts test-cluster images tools cluster-up cluster-env cluster-down fmt lint generate clean setup
