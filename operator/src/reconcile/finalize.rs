@@ -19,10 +19,14 @@ use crate::events::{self, Said};
 use crate::registry::{Registry, RegistryError, Running, policy_record};
 
 /// How long a deletion may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A step that fails from here on is the last one: it may take some seconds, and so may
+/// the wait for the next.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(48);
 
 /// From here on a purge removes what still runs, so that it ends before the deadline.
-const LAST_CALL: Duration = Duration::from_secs(45);
+const LAST_CALL: Duration = Duration::from_secs(40);
 
 /// How a deletion stands.
 #[derive(Debug)]
