@@ -44,9 +44,11 @@ impl Volume {
     /// An empty volume with photographs laid out in waves: `first` (the broken one is
     /// among them), `second`, and the small ones `third` to `fifth`.
     pub fn lay_out(root: &Path, inputs: &Path) -> Result<Self> {
-        let _ = std::fs::remove_dir_all(root);
         let volume = Self { root: root.to_owned() };
         for folder in ["", "photos", "refs", "thumbnails"] {
+            if !folder.is_empty() {
+                let _ = std::fs::remove_dir_all(root.join(folder)); // the root may be mounted somewhere: it stays
+            }
             volume.open_folder(folder)?;
         }
         let all = photos::list(inputs)?;

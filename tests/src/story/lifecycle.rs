@@ -15,7 +15,7 @@ use super::install::helm_install;
 /// `helm upgrade` with changed values; then tasks run as before, from 0.
 pub async fn upgrade(scene: &mut Scene) -> Result<()> {
     shell::typed(&format!(
-        "helm upgrade {RELEASE} {CHART} --namespace {SYSTEM} --set operator.log=debug --wait --timeout 120s"
+        "helm upgrade {RELEASE} {CHART} --namespace {SYSTEM} --set operator.log.filter=debug --wait --timeout 120s"
     ))
     .await?;
     small_wave(scene, "third", &["--wait"]).await?;
