@@ -42,9 +42,12 @@ demo: setup images ## The whole system on a real Kubernetes, checked at every st
 demo-kind: # The same story on kind, where a Docker engine answers
 	@kind=$$(command -v kind || echo $(CACHE)/kind-$(KIND)/kind)
 	[ -x $$kind ] || GOBIN=$(CACHE)/kind-$(KIND) go install sigs.k8s.io/kind@v$(KIND)
-	$$kind get clusters | grep -qx $(NAME) || $$kind create cluster --name $(NAME) --config kind-config.yaml
+	# Every node sees the folder of photographs.
+	mkdir -p $(OUT)/volume
+	sed "s|^  - role: .*|&\n    extraMounts: [{ hostPath: $$PWD/$(OUT)/volume, containerPath: /bellows-volume }]|" \
+		kind-config.yaml > $(OUT)/kind-config.yaml
+	$$kind get clusters | grep -qx $(NAME) || $$kind create cluster --name $(NAME) --config $(OUT)/kind-config.yaml
 	for image in $(IMAGES)/*.tar; do $$kind load image-archive --name $(NAME) $$image; done
-	mkdir -p $(OUT)
 	$$kind get kubeconfig --name $(NAME) > $(OUT)/kind.kubeconfig
 	KUBECONFIG=$$PWD/$(OUT)/kind.kubeconfig BELLOWS_KIND=$(NAME) PATH="$(PROGRAMS):$$PATH" $(STATIC)/demo
 

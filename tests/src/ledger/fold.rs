@@ -175,3 +175,6 @@ fn charged(record: &OutcomeRecord) -> usize {
     };
     (before as usize).saturating_sub(record.tally.errors.iter().filter(real).count())
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ async fn small_wave(scene: &mut Scene, wave: &str, more: &[&str]) -> Result<()> 
 /// `helm uninstall` while tasks wait; after `helm install` they run.
 pub async fn reinstall(scene: &mut Scene) -> Result<()> {
     let before = scene.ledger.read(|book| book.published.len())?;
-    scene.publish("fifth", &["--delay", "15s"]).await?;
+    scene.publish("fifth", &["--delay", "15"]).await?;
     let size = scene.volume.size("fifth")?;
     let published = |book: &crate::ledger::Book| (book.published.len() == before + size).then_some(());
     scene.ledger.until("tasks are published that are due later", Duration::from_secs(30), published).await?;
