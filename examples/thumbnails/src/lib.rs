@@ -1,7 +1,11 @@
 //! Thumbnails of photographs: a complete Bellows worker and its publisher.
 //!
-//! `thumbnail` is the work itself and knows nothing of Bellows; `task` is what
-//! travels.
+//! `task` is what travels; `thumbnail` the work itself, which knows nothing of Bellows;
+//! `worker` one attempt of it; `refs` the publisher's file of saved
+//! refs, `awaiting` what comes of them.
 
+pub mod awaiting;
+pub mod refs;
 pub mod task;
 pub mod thumbnail;
+pub mod worker;
