@@ -30,7 +30,7 @@ SAY      = @printf '\033[1m==> %s\033[0m\n'
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: setup images ## The whole system on a real Kubernetes, checked at every step (warm: 3 min; first time: 25)
+demo: setup images photos ## The whole system on a real Kubernetes, checked at every step (warm: 3 min; first time: 25)
 	@if docker info >/dev/null 2>&1; then $(MAKE) demo-kind; exit; fi
 	began=$$EPOCHREALTIME
 	printf '\033[1m==> A Kubernetes of two nodes (usually 10 s, or at once if it is up)\033[0m\n'
@@ -72,7 +72,7 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 	helm lint --strict charts/bellows-crds charts/bellows
 	kind-check kind-config.yaml
 
-test-cluster: setup images ## Tests with real pods on a real Kubernetes (needs root; usually 2 min)
+test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 2 min)
 	$(SAY) 'Real pods on a real Kubernetes (usually 2 min)'
 	cargo test --locked -p bellows-tests --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
@@ -92,6 +92,9 @@ images: tools ## Build the images the charts name, as archives in target/bellows
 	pack ghcr.io/bellows-dev/example-thumbnails:$(VERSION) thumbnails \
 		--file $(STATIC)/thumbnails-worker:/thumbnails-worker --file $(STATIC)/thumbnails:/thumbnails
 	pack quay.io/coreos/etcd:v3.7.3 etcd --file "$$($(TESTBED) tools etcd)/etcd":/usr/local/bin/etcd
+
+photos: images # The photographs of the demo, fetched once into the cache: a cluster's network has no way out
+	@$(STATIC)/demo prepare
 
 tools: $(TESTBED) # Kubernetes, etcd and helm, built once into the cache
 	$(SAY) 'Kubernetes, etcd, helm (from the cache; the first time built, 8 min)'
@@ -148,4 +151,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-kind test test-crates test-charts test-cluster images tools cluster-up cluster-env cluster-down fmt lint generate clean setup
+.PHONY: help demo demo-kind photos test test-crates test-charts test-cluster images tools cluster-up cluster-env cluster-down fmt lint generate clean setup

@@ -31,6 +31,15 @@ const LEAST: usize = 10;
 /// Written last into the cache folder: names and sizes of what belongs there.
 const INVENTORY: &str = "inventory.txt";
 
+/// The cache outside the checkout: `BELLOWS_CACHE`, else `~/.cache/bellows`.
+pub fn cache() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = set("BELLOWS_CACHE").or_else(|| Some(set("HOME")?.join(".cache/bellows")));
+    let cache = cache.context("neither BELLOWS_CACHE nor HOME is set")?;
+    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    Ok(cache)
+}
+
 /// The folder with all inputs, made if it is not there yet.
 pub fn gather(cache: &Path) -> Result<PathBuf> {
     let folder = cache.join(format!("photos-{VERSION}"));

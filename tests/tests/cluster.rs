@@ -2,7 +2,6 @@
 //! a pod killed in the middle, back to 0. Needs a cluster with the images loaded:
 //! `make test` brings one up; without it this fails by name.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -27,10 +26,7 @@ async fn work_goes_from_nothing_to_results_and_back_on_real_pods() {
 
 async fn short_story(cluster: Cluster) -> Result<()> {
     std::env::set_current_dir(root())?;
-    let cache = std::env::var("BELLOWS_CACHE").map(PathBuf::from);
-    let cache = cache
-        .unwrap_or_else(|_| PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/bellows"));
-    let mut scene = install::install(cluster, &cache).await?;
+    let mut scene = install::install(cluster).await?;
     install::define(&scene).await?;
     work::from_zero(&mut scene).await?;
     faults::kill_worker(&mut scene).await?;

@@ -2,8 +2,8 @@
 //!
 //! It tells the story inside a cluster that is up and has the images; `make demo` sees
 //! to both. The last line is `demo: PASS …` or `demo: FAIL <check>: why`.
+//! `demo prepare`, outside the cluster, fetches the photographs.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -13,10 +13,13 @@ use bellows_tests::names::TARGET;
 use bellows_tests::report::Report;
 use bellows_tests::scene::{Scene, root};
 use bellows_tests::story::{faults, install, lifecycle, quiet, results, work};
-use bellows_tests::{narrate, verdict};
+use bellows_tests::{narrate, photos, verdict};
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("prepare") {
+        return prepare();
+    }
     let began = clock::instant();
     let mut told = Told { chapter: "start", chapters: Vec::new() };
     let ending = tell(&mut told).await;
@@ -35,6 +38,19 @@ async fn main() -> ExitCode {
         }
         Err((error, chapter)) => {
             println!("\ndemo: FAIL {}", verdict::failure(&error, chapter));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare() -> ExitCode {
+    match photos::cache().and_then(|cache| photos::gather(&cache)) {
+        Ok(folder) => {
+            println!("photographs: {}", folder.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("demo: no photographs: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -59,8 +75,7 @@ macro_rules! chapter {
 async fn tell(told: &mut Told) -> Result<Report> {
     std::env::set_current_dir(root()).context("going to the repository's root")?;
     let cluster = Cluster::from_env()?;
-    let cache = cache()?;
-    let mut scene: Scene = chapter!(told, "Helm installs Bellows", "15 s", install::install(cluster, &cache));
+    let mut scene: Scene = chapter!(told, "Helm installs Bellows", "15 s", install::install(cluster));
     chapter!(told, "A TaskDefinition, and no pod yet", "2 s", install::define(&scene));
     chapter!(told, "Tasks are published, pods come up", "10 s", work::from_zero(&mut scene));
     chapter!(told, "The publisher is killed", "1 s", work::kill_publisher(&scene));
@@ -78,14 +93,6 @@ async fn tell(told: &mut Told) -> Result<Report> {
     );
     chapter!(told, "The balance", "0 s", async { results::balance(&mut scene) });
     Ok(scene.report)
-}
-
-fn cache() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let cache = set("BELLOWS_CACHE").or_else(|| Some(set("HOME")?.join(".cache/bellows")));
-    let cache = cache.context("neither BELLOWS_CACHE nor HOME is set")?;
-    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
-    Ok(cache)
 }
 
 type Failure = (anyhow::Error, &'static str);

@@ -1,6 +1,5 @@
 //! Helm installs Bellows; a TaskDefinition makes a Deployment of 0.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,10 +17,12 @@ use crate::volume::Volume;
 use crate::{manifests, photos, shell, wait};
 
 /// `helm install` with no values, and the registry's witness.
-pub async fn install(cluster: Cluster, cache: &Path) -> Result<Scene> {
+pub async fn install(cluster: Cluster) -> Result<Scene> {
     let client = Client::try_default().await.context("the Kubernetes API")?;
     leave_no_trace().await;
-    let inputs = photos::gather(cache)?;
+    let inputs = photos::gather(&photos::cache()?).context(
+        "the photographs are fetched outside the cluster, whose network has no way out: `demo prepare`",
+    )?;
     let (here, on_nodes) = cluster.volume(&root());
     let volume = Volume::lay_out(&here, &inputs)?;
     helm_install().await?;
