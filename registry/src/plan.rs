@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::backend::Revision;
 use crate::clock::Now;
 use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
-use crate::record::Isolation;
+use crate::record::{Isolation, PolicyState};
 use crate::spec::Mode;
 use crate::txn::AsSeen;
 use crate::view::{Definition, View};
@@ -97,6 +97,8 @@ pub enum Waiting {
     NoPolicy,
     /// The definition is on hold.
     OnHold,
+    /// The definition was deleted.
+    Deleted,
     /// There is no active worker.
     NoWorkers,
     /// Every slot is taken.
@@ -187,10 +189,14 @@ fn give_out(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed
     if due.peek().is_none() {
         return;
     }
-    let waiting = match definition.policy().map(|record| record.policy.mode) {
+    let waiting = match definition.policy() {
         None => Some(Waiting::NoPolicy),
-        Some(Mode::Hold) => Some(Waiting::OnHold),
-        Some(Mode::Active | Mode::HoldAndDrain) => None,
+        // Retained tasks wait for the definition to come back; purged ones are on their way out.
+        Some(record) if matches!(record.state, PolicyState::Retained | PolicyState::Purging) => {
+            Some(Waiting::Deleted)
+        }
+        Some(record) if record.policy.mode == Mode::Hold => Some(Waiting::OnHold),
+        Some(_) => None,
     };
     let waiting = waiting.or_else(|| {
         let mut fill = fill::Fill::of(id, definition, assumed);

@@ -147,6 +147,23 @@ fn a_draining_or_cordoned_worker_and_a_definition_on_hold_get_nothing() {
 }
 
 #[test]
+fn tasks_of_a_deleted_definition_wait_for_it_to_come_back() {
+    for (state, given) in [
+        (PolicyState::Retained, 0),
+        (PolicyState::Purging, 0),
+        (PolicyState::Draining, 1),
+        (PolicyState::Active, 1),
+    ] {
+        let mut scene = Scene::new(Mode::Active);
+        scene.tasks(1..=1);
+        scene.worker(1, 1, WorkerState::Active);
+        let record = PolicyRecord { uid: "u".into(), generation: 2, state, policy: Policy::default() };
+        scene.put(&Key::Policy(def()), record.encode());
+        assert_eq!(scene.plan().steps.len(), given, "{state:?}");
+    }
+}
+
+#[test]
 fn an_assumed_slot_is_not_given_away_again_until_the_view_has_passed_the_answer() {
     let mut scene = Scene::new(Mode::Active);
     scene.tasks(1..=2);
