@@ -80,6 +80,21 @@ impl Cluster {
         }
     }
 
+    /// Resident memory of a pod's first process, in bytes, where its files in `/proc` can
+    /// be seen from here.
+    pub async fn resident(&self, namespace: &str, pod: &str, container: &str) -> Result<Option<f64>> {
+        let Self::Testbed { name } = self else { return Ok(None) };
+        let [name, namespace, pod, container] = [name, namespace, pod, container].map(str::to_owned);
+        tokio::task::spawn_blocking(move || {
+            let testbed = Testbed::open(&name)?.with_context(|| format!("testbed {name} is not up"))?;
+            let pid = testbed.container_process(&namespace, &pod, &container)?.pid();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+            Ok(Some(kib.context("no VmRSS")?.trim().parse::<f64>()? * 1024.0))
+        })
+        .await?
+    }
+
     /// The registry's etcd, as it can be reached from here.
     pub async fn registry(&self, client: &Client) -> Result<Reach> {
         let name = format!("{RELEASE}-etcd");

@@ -1,8 +1,8 @@
 //! The photographs of the demo: fetched once from Debian's archive, cut into crops here.
 //!
-//! Debian's package `lomiri-wallpapers-16.04` holds 15 photographs by people who gave
-//! them away under CC-BY, CC-BY-SA and CC0 (its `copyright` file names each); nothing
-//! of it is installed, and nothing of it is part of this repository. The result is a
+//! Debian's package `lomiri-wallpapers-16.04` holds 14 photographs (and one computed
+//! picture) by people who gave them away under CC-BY, CC-BY-SA and CC0 (its `copyright`
+//! file names each); nothing of it is installed, and nothing of it is part of this repository. The result is a
 //! cache folder `photos-<version>`, complete or absent.
 
 use std::path::{Path, PathBuf};
@@ -20,10 +20,13 @@ pub const PACKAGE: deb::Package = deb::Package {
 };
 
 /// Names the cache entry: the package's version, and how the crops are cut.
-const VERSION: &str = "20.04.0-2.1";
+const VERSION: &str = "20.04.0-2.2";
 
 /// The input that is broken on purpose.
 pub const BROKEN: &str = "broken.jpg";
+
+/// A picture of the package that is no photograph.
+const COMPUTED: &str = "umang_by_Abhishek_Mudgal.jpg";
 
 /// The least number of different photographs that makes a story.
 const LEAST: usize = 10;
@@ -73,7 +76,8 @@ fn build(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let package = folder.join("package");
     deb::fetch(&PACKAGE, &package)?;
-    let originals = list(&package.join("usr/share/backgrounds"))?;
+    let mut originals = list(&package.join("usr/share/backgrounds"))?;
+    originals.retain(|file| !file.ends_with(COMPUTED));
     ensure!(
         originals.len() >= LEAST,
         "{} has {} photographs; at least {LEAST} are needed",
@@ -101,14 +105,14 @@ fn cut_all(originals: &[PathBuf], folder: &Path) -> Result<()> {
     })
 }
 
-/// The photograph itself and six overlapping crops of two thirds its width and height.
+/// The photograph itself and eight overlapping crops of two thirds its width and height.
 fn cut(original: &Path, folder: &Path) -> Result<()> {
     let stem = original.file_stem().context("a name")?.to_string_lossy().to_lowercase();
     std::fs::copy(original, folder.join(format!("{stem}.jpg")))?;
     let photo = image::open(original)?;
     let (width, height) = (photo.width() * 2 / 3, photo.height() * 2 / 3);
-    for n in 0..6u32 {
-        let (x, y) = ((photo.width() - width) * (n % 3) / 2, (photo.height() - height) * (n / 3));
+    for n in 0..8u32 {
+        let (x, y) = ((photo.width() - width) * (n % 4) / 3, (photo.height() - height) * (n / 4));
         photo.crop_imm(x, y, width, height).save(folder.join(format!("{stem}-{}.jpg", n + 1)))?;
     }
     Ok(())
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photograph_gives_itself_and_six_different_crops() {
+    fn a_photograph_gives_itself_and_eight_different_crops() {
         let folder = tempfile::tempdir().unwrap();
         let original = folder.path().join("Sea_by_Someone.jpg");
         let out = folder.path().join("out");
@@ -161,11 +165,11 @@ mod tests {
             .unwrap();
         cut(&original, &out).unwrap();
         let files = list(&out).unwrap();
-        assert_eq!(files.len(), 7);
+        assert_eq!(files.len(), 9);
         let contents: std::collections::BTreeSet<_> =
             files.iter().map(|f| std::fs::read(f).unwrap()).collect();
-        assert_eq!(contents.len(), 7, "no two are alike");
-        let crop = image::open(out.join("sea_by_someone-6.jpg")).unwrap();
+        assert_eq!(contents.len(), 9, "no two are alike");
+        let crop = image::open(out.join("sea_by_someone-8.jpg")).unwrap();
         assert_eq!((crop.width(), crop.height()), (53, 26));
     }
 }

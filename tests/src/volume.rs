@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::photos;
 
 /// How many photographs the second wave has.
-const SECOND: usize = 36;
+const SECOND: usize = 50;
 /// How many each small wave has.
 const SMALL: usize = 4;
 

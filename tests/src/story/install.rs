@@ -83,7 +83,9 @@ async fn describe(client: &Client, report: &mut Report) -> Result<()> {
     let images = nodes.into_iter().filter_map(|node| node.status).flat_map(|s| s.images.unwrap_or_default());
     for image in images {
         let names = image.names.unwrap_or_default();
-        let ours = names.into_iter().find(|name| name.contains("bellows") && !name.contains('@'));
+        let ours = names
+            .into_iter()
+            .find(|name| (name.contains("bellows") || name.contains("etcd")) && !name.contains('@'));
         if let (Some(name), Some(bytes)) = (ours, image.size_bytes) {
             report.image_mb.insert(name, bytes as f64 / 1e6);
         }
