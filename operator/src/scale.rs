@@ -11,7 +11,8 @@
 //!
 //! Demand is the tasks that are due plus those that run. Out goes at once and in one
 //! step; in goes only when nothing is left to do, so that no busy pod is ever chosen.
-//! Without a fresh view of the registry nothing moves (law 19).
+//! Without a fresh view of the registry nothing moves (law 19). A publisher of a thousand
+//! tasks is seen task by task at first, so a way out waits [`GATHER`] for the rest of them.
 //!
 //! `run` (the thin rim) carries decisions out; `status` shows them.
 
@@ -208,6 +209,32 @@ pub fn decide(
         }
         _ if limits.mode == Mode::Hold && due > 0 => stay(Reason::OnHold, None),
         _ => stay(Reason::Enough, None),
+    }
+}
+
+/// How long a burst of publishes is gathered, so that the way out is one write and not a
+/// staircase.
+pub const GATHER: Duration = Duration::from_millis(50);
+
+/// Until when to wait before going out as decided; `since` is when this demand was first
+/// seen, and is kept as long as there is something to wait for.
+///
+/// Nothing is gained by waiting where no more pods are allowed.
+pub fn gather(
+    limits: &Limits,
+    decision: &Decision,
+    since: &mut Option<Instant>,
+    now: Instant,
+) -> Option<Instant> {
+    match decision {
+        Decision { verdict: Verdict::Scale { to, .. }, reason: Reason::Backlog { .. }, .. } => {
+            let until = *since.get_or_insert(now) + GATHER;
+            (now < until && *to < limits.max).then_some(until)
+        }
+        _ => {
+            *since = None;
+            None
+        }
     }
 }
 

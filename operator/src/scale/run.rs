@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::status::{Ledger, Shown};
-use super::{Decision, Limits, Reason, Signal, Verdict, decide};
+use super::{Decision, Limits, Reason, Signal, Verdict, decide, gather};
 use crate::events::{self, Events};
 use crate::metrics::Metrics;
 use crate::reconcile::run::Scope;
@@ -64,6 +64,8 @@ pub struct Scaler {
 #[derive(Debug, Default)]
 struct Memory {
     idle_since: Option<Instant>,
+    /// Since when a burst of publishes is being gathered.
+    burst_since: Option<Instant>,
     /// A write is under way: decide nothing until it is answered.
     writing: bool,
     /// What our last write asked for, valid until the cache shows this generation.
@@ -173,7 +175,10 @@ impl Scaler {
             self.metrics.demand(&pair.id, demand, now);
         }
         let mut wake = decision.wake;
-        if let Verdict::Scale { from, to } = decision.verdict {
+        let gathering = gather(&pair.limits, &decision, &mut memory.burst_since, now);
+        if gathering.is_some() {
+            wake = gathering;
+        } else if let Verdict::Scale { from, to } = decision.verdict {
             let rested = memory.retry_at.is_none_or(|at| now >= at);
             if !memory.writing && rested && writes.len() < IN_FLIGHT {
                 memory.writing = true;

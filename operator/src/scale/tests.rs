@@ -33,6 +33,36 @@ fn out_goes_at_once_and_in_one_step() {
 }
 
 #[test]
+fn a_burst_of_publishes_seen_task_by_task_is_one_way_out() {
+    let start = clock::instant();
+    let mut since = None;
+    // Tasks are seen one after another; the pods they need are asked for once.
+    for (millis, due) in [(0, 1), (3, 5), (20, 9)] {
+        let now = start + Duration::from_millis(millis);
+        let decision = decide(&limits(), fresh(due, 0), 0, None, now);
+        assert_eq!(gather(&limits(), &decision, &mut since, now), Some(start + GATHER), "{due} due");
+    }
+    let end = start + GATHER;
+    let decision = decide(&limits(), fresh(9, 0), 0, None, end);
+    assert_eq!(gather(&limits(), &decision, &mut since, end), None, "waited long enough");
+    assert_eq!(decision.verdict, Verdict::Scale { from: 0, to: 3 });
+    // Once they are there the next burst is gathered anew.
+    let enough = decide(&limits(), fresh(9, 0), 3, None, end);
+    assert_eq!(gather(&limits(), &enough, &mut since, end), None);
+    assert_eq!(since, None);
+}
+
+#[test]
+fn a_way_out_to_the_maximum_or_the_minimum_waits_for_nothing() {
+    let now = clock::instant();
+    let most = decide(&limits(), fresh(1000, 0), 0, None, now);
+    assert_eq!(gather(&limits(), &most, &mut None, now), None);
+    let warm = Limits { min: 2, ..limits() };
+    let least = decide(&warm, fresh(0, 0), 0, None, now);
+    assert_eq!(gather(&warm, &least, &mut None, now), None);
+}
+
+#[test]
 fn in_goes_to_the_minimum_after_an_unbroken_idle_time_and_not_before() {
     let start = clock::instant();
     let first = decide(&limits(), fresh(0, 0), 3, None, start);
