@@ -122,7 +122,7 @@ fmt: ## Format the code
 
 lint: setup ## Formatting and clippy, warnings denied
 	cargo fmt --all --check
-	RUSTFLAGS='-D warnings' cargo clippy --locked --workspace --all-targets --features $(FEATURES)
+	cargo clippy --locked --workspace --all-targets --features $(FEATURES) -- -D warnings
 
 generate: setup ## Write generated files again (the CRD)
 	cargo run --locked -p bellows-operator --bin crdgen
