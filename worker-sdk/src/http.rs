@@ -9,6 +9,7 @@ use bellows_registry::clock::{self, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::control::{Control, Owned};
 use crate::dispatcher::{DispatcherHandle, Health};
 use crate::metrics::Metrics;
 
@@ -47,12 +48,15 @@ impl Told {
     }
 }
 
-/// Binds the address; what is served ends with the returned future.
-pub(crate) async fn bind(
+/// Binds the address, and serves on the SDK's own thread: handlers that block every thread
+/// of the user's runtime must not look like a dead process to the kubelet.
+pub(crate) fn serve(
     addr: SocketAddr,
     handle: &DispatcherHandle,
-) -> std::io::Result<impl Future<Output = std::io::Result<()>> + Send + 'static> {
-    let listener = TcpListener::bind(addr).await?;
+    control: &Control,
+) -> std::io::Result<Owned<std::io::Result<()>>> {
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
     let (health, ticks) = handle.watches();
     let told = Told { health, ticks, metrics: handle.metrics() };
     let (alive, ready, metrics) = (told.clone(), told.clone(), told);
@@ -60,5 +64,5 @@ pub(crate) async fn bind(
         .route("/healthz", get(move || std::future::ready(alive.alive())))
         .route("/readyz", get(move || std::future::ready(ready.ready())))
         .route("/metrics", get(move || std::future::ready(metrics.metrics.text())));
-    Ok(async move { axum::serve(listener, router).await })
+    Ok(control.spawn(async move { axum::serve(TcpListener::from_std(listener)?, router).await }))
 }

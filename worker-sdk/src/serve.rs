@@ -66,26 +66,20 @@ pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
         dispatcher = dispatcher.concurrency(slots);
     }
     let mut handle = dispatcher.launch().await?;
-    let told = http::bind(config.http_addr, &handle).await;
-    let told = told.map_err(|source| ServeError::Http { addr: config.http_addr, source })?;
-    let mut told = std::pin::pin!(told);
+    let refused = |source| ServeError::Http { addr: config.http_addr, source };
+    let mut http = http::serve(config.http_addr, &handle, &client.shared.control).map_err(refused)?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         error = handle.ended() => return Err(error.into()),
-        served = &mut told => {
-            let source = served.err().unwrap_or_else(|| std::io::Error::other("it ended"));
-            return Err(ServeError::Http { addr: config.http_addr, source });
+        served = http.join() => {
+            let ended = || std::io::Error::other("the server ended");
+            return Err(refused(served.and_then(Result::err).unwrap_or_else(ended)));
         }
     }
     tracing::info!(drain_timeout = ?config.drain_timeout, "told to end");
-    let mut drain = std::pin::pin!(handle.drain(config.drain_timeout));
-    // Health goes on being served: `/readyz` says that it drains.
-    let drained = tokio::select! {
-        drained = &mut drain => drained,
-        _ = &mut told => drain.await,
-    };
-    drained?;
+    // Health goes on being served meanwhile: `/readyz` says that it drains.
+    handle.drain(config.drain_timeout).await?;
     tracing::info!("drained");
     Ok(())
 }
