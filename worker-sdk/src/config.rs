@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bellows_registry::id::Namespace;
 use bellows_registry::spec::Span;
+use tracing_subscriber::EnvFilter;
 
 use crate::error::ConnectError;
 
@@ -96,6 +97,44 @@ impl Config {
     }
 }
 
+/// How a process logs.
+#[derive(Debug)]
+pub(crate) struct Logging {
+    /// `BELLOWS_LOG`.
+    pub(crate) filter: EnvFilter,
+    /// `BELLOWS_LOG_FORMAT`.
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Logging {
+    pub(crate) fn from_env() -> Result<Self, ConnectError> {
+        Self::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn read(var: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConnectError> {
+        let filter = parsed(&var, "BELLOWS_LOG", |text| {
+            let refused = |error| format!("is not a filter such as info or bellows_sdk=debug: {error}");
+            EnvFilter::builder().parse(text).map_err(refused)
+        })?;
+        let format = parsed(&var, "BELLOWS_LOG_FORMAT", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("is neither text nor json".to_owned()),
+        })?;
+        Ok(Self {
+            filter: filter.unwrap_or_else(|| EnvFilter::new("info")),
+            format: format.unwrap_or_default(),
+        })
+    }
+}
+
 fn endpoint(url: &str) -> Result<String, ConnectError> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
@@ -166,5 +205,17 @@ mod tests {
             let error = with(extra).unwrap_err();
             assert!(error.starts_with(said), "{error}");
         }
+    }
+
+    #[test]
+    fn logging_that_nobody_can_mean_is_refused() {
+        let logging = |name: &'static str, value: &str| {
+            Logging::read(|asked| (asked == name).then(|| value.to_owned())).map_err(|e| e.to_string())
+        };
+        assert_eq!(logging("BELLOWS_LOG_FORMAT", "json").unwrap().format, LogFormat::Json);
+        let error = logging("BELLOWS_LOG_FORMAT", "jsno").unwrap_err();
+        assert_eq!(error, "BELLOWS_LOG_FORMAT=\"jsno\" is neither text nor json");
+        let error = logging("BELLOWS_LOG", "bellows_sdk=lots").unwrap_err();
+        assert!(error.starts_with("BELLOWS_LOG=\"bellows_sdk=lots\" is not a filter"), "{error}");
     }
 }

@@ -31,6 +31,7 @@ impl Control {
     }
 
     /// Starts the thread.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "for processes on a cluster"))]
     pub(crate) fn on_its_own_thread() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -48,14 +49,13 @@ impl Control {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Owned(match &self.home {
+        let task = match &self.home {
             Home::Callers => Handle::current().spawn(future),
             Home::Own { handle, .. } => handle.spawn(future),
-        })
+        };
+        Owned { task, ended: None }
     }
-}
 
-impl Control {
     /// Makes something that spawns loops of its own when it is made.
     pub(crate) fn within<T>(&self, make: impl FnOnce() -> T) -> T {
         match &self.home {
@@ -70,17 +70,36 @@ impl Control {
 
 /// A spawned loop that ends with its owner.
 #[derive(Debug)]
-pub(crate) struct Owned<T>(JoinHandle<T>);
+pub(crate) struct Owned<T> {
+    task: JoinHandle<T>,
+    ended: Option<Option<T>>,
+}
+
+impl<T: Clone> Owned<T> {
+    /// Waits for its end; `None` if it panicked. Cancel safe, and may be asked again.
+    pub(crate) async fn join(&mut self) -> Option<T> {
+        if self.ended.is_none() {
+            self.ended = Some((&mut self.task).await.ok());
+        }
+        self.ended.clone().flatten()
+    }
+}
 
 impl<T> Owned<T> {
-    /// Waits for its end; `None` if it panicked.
-    pub(crate) async fn join(&mut self) -> Option<T> {
-        (&mut self.0).await.ok()
+    /// Waits for its end; `None` if it panicked. Dropping the future ends it.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "for processes on a cluster"))]
+    pub(crate) async fn end(mut self) -> Option<T> {
+        (&mut self.task).await.ok()
+    }
+
+    /// Whether it has ended, with the runtime it was spawned on for instance.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 }
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }

@@ -13,32 +13,22 @@
 
 mod attempt;
 mod ending;
+mod sessions;
+mod standing;
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bellows_registry::backend::coalesce::{Writer, WriterConfig};
-use bellows_registry::backend::{BackendError, Change, Class, Entry};
-use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
-use bellows_registry::id::{AttemptId, DefinitionId, TaskId, WorkerId};
-use bellows_registry::key::Key;
-use bellows_registry::mirror::{Mirror, MirrorEvent};
-use bellows_registry::record::{AssignmentRecord, Record, WorkerRecord, WorkerState};
-use bellows_registry::session::Session;
-use bellows_registry::txn::{self, AttemptRef, Batch, Move};
+use bellows_registry::id::WorkerId;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::watch;
 
 use crate::client::Bellows;
 use crate::control::Owned;
 use crate::metrics::Metrics;
-use crate::tasks::{Kind, Tasks};
+use crate::tasks::Tasks;
 use crate::worker::WorkerFactory;
-use attempt::{Stage, Stop};
+use sessions::Dispatcher;
 
 /// Slots where nobody says how many.
 pub const DEFAULT_SLOTS: u32 = 8;
@@ -157,7 +147,6 @@ impl WorkerDispatcher {
                 def,
                 pod: self.pod.clone(),
                 slots,
-                permits: Arc::new(Semaphore::new(slots as usize)),
                 users: Handle::current(),
                 metrics: self.metrics.clone(),
                 health,
@@ -201,9 +190,7 @@ impl DispatcherHandle {
 
     /// Whether tasks can arrive: the least healthy of the kinds of work.
     pub fn health(&self) -> Health {
-        let all = self.health.iter().map(|health| health.borrow().clone());
-        all.reduce(|a, b| if a == Health::Ready { b } else { a })
-            .unwrap_or(Health::NotReady("no kinds of work"))
+        self.vitals().health()
     }
 
     /// Waits until tasks can arrive. Cancel safe.
@@ -216,291 +203,45 @@ impl DispatcherHandle {
 
     /// Whether the loops turn.
     pub fn is_alive(&self) -> bool {
-        let now = clock::instant();
-        self.ticks.iter().all(|tick| now.saturating_duration_since(*tick.borrow()) < Duration::from_secs(30))
+        self.vitals().is_alive()
     }
 
-    pub(crate) fn metrics(&self) -> Metrics {
-        self.metrics.clone()
+    /// What the worker counts, as the text that Prometheus reads (OpenMetrics). The table
+    /// is in `docs/reference/environment.md`.
+    pub fn metrics_text(&self) -> String {
+        self.vitals().metrics_text()
     }
 
-    pub(crate) fn watches(&self) -> (Vec<watch::Receiver<Health>>, Vec<watch::Receiver<Instant>>) {
-        (self.health.clone(), self.ticks.clone())
+    /// What is told of a worker over HTTP, for as long as anybody asks.
+    pub(crate) fn vitals(&self) -> Vitals {
+        Vitals { health: self.health.clone(), ticks: self.ticks.clone(), metrics: self.metrics.clone() }
     }
 }
 
-/// The loop of one kind of work.
-struct Dispatcher {
-    client: Bellows,
-    kind: Kind,
-    def: DefinitionId,
-    pod: String,
-    slots: u32,
-    permits: Arc<Semaphore>,
-    users: Handle,
+/// The signs of life of a launched worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Vitals {
+    health: Vec<watch::Receiver<Health>>,
+    ticks: Vec<watch::Receiver<Instant>>,
     metrics: Metrics,
-    health: watch::Sender<Health>,
-    tick: watch::Sender<Instant>,
-    draining: watch::Receiver<Option<Instant>>,
 }
 
-/// Why a session is over.
-enum Over {
-    Lost,
-    Drained,
-}
+/// A loop that has not turned for so long is stuck.
+const STUCK: Duration = Duration::from_secs(30);
 
-type Running = HashMap<(TaskId, AttemptId), watch::Sender<Stop>>;
-
-impl Dispatcher {
-    async fn run(mut self) -> Result<(), DispatcherError> {
-        let shared = Arc::clone(&self.client.shared);
-        let writer = Arc::new(Writer::new(Arc::clone(&shared.backend), None, WriterConfig::default()));
-        let stage = Arc::new(Stage {
-            backend: Arc::clone(&shared.backend),
-            space: shared.space.clone(),
-            writer,
-            kind: self.kind.clone(),
-            slots: Arc::clone(&self.permits),
-            users: self.users.clone(),
-            max_result: shared.options.max_body,
-            metrics: self.metrics.clone(),
-        });
-        // Attempts outlive their session: an outcome in hand is still sent.
-        let mut attempts = JoinSet::new();
-        let mut waits = Waits::spread_by(self.pod.as_bytes());
-        loop {
-            self.tick.send_replace(clock::instant());
-            if self.draining.borrow().is_some() {
-                while attempts.join_next().await.is_some() {}
-                return Ok(());
-            }
-            match self.session(&stage, &mut attempts).await {
-                Ok(Over::Drained) => return Ok(()),
-                Ok(Over::Lost) => waits.succeeded(),
-                Err(error) if error.class() == Class::Invalid => {
-                    return Err(DispatcherError::Refused(error.to_string()));
-                }
-                Err(error) => {
-                    self.health.send_replace(Health::NotReady("the registry does not answer"));
-                    tracing::warn!(definition = %self.def, %error, "no session yet");
-                    let mut draining = self.draining.clone();
-                    tokio::select! {
-                        () = sleep(waits.after_failure()) => {}
-                        _ = draining.wait_for(Option::is_some) => {}
-                    }
-                }
-            }
-        }
+impl Vitals {
+    /// The least healthy of the kinds of work.
+    pub(crate) fn health(&self) -> Health {
+        let mut all = self.health.iter().map(|health| health.borrow().clone());
+        all.find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
     }
 
-    /// One session, from its lease to its end.
-    async fn session(
-        &mut self,
-        stage: &Arc<Stage>,
-        attempts: &mut JoinSet<()>,
-    ) -> Result<Over, BackendError> {
-        let shared = Arc::clone(&self.client.shared);
-        let session = Session::open(Arc::clone(&shared.backend), shared.options.lease_ttl).await?;
-        let worker = WorkerId::for_session(&self.pod, shared.entropy.bits64())
-            .map_err(|error| BackendError::Invalid(error.to_string()))?;
-        let record = self.record(WorkerState::Active);
-        let register = txn::register_worker(&shared.space, &self.def, &worker, session.lease(), &record);
-        // An unanswered registration is not repeated: another session gets another id.
-        if !send(stage, register).await? {
-            return Err(BackendError::unknown("a new worker id was taken"));
-        }
-        self.metrics.session(self.kind.name);
-        tracing::info!(definition = %self.def, %worker, slots = self.slots, "worker registered");
-        let over = self.serve(&session, &worker, stage, attempts).await;
-        if matches!(over, Over::Lost) {
-            tracing::warn!(definition = %self.def, %worker, "the session is lost: its handlers are cancelled");
-        } else if let Err(error) = session.close().await {
-            tracing::debug!(%error, "the lease runs out by itself");
-        }
-        Ok(over)
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.text()
     }
 
-    async fn serve(
-        &mut self,
-        session: &Session,
-        worker: &WorkerId,
-        stage: &Arc<Stage>,
-        attempts: &mut JoinSet<()>,
-    ) -> Over {
-        let shared = Arc::clone(&self.client.shared);
-        let range = shared.space.assignments_range(&self.def, worker);
-        let mut mirror = Mirror::new(Arc::clone(&shared.backend), range);
-        let (lost, mut running) = (session.lost(), Running::new());
-        let mut draining = self.draining.clone();
-        loop {
-            session.tick();
-            self.tick.send_replace(clock::instant());
-            running.retain(|_, stop| !stop.is_closed());
-            tokio::select! {
-                () = lost.cancelled() => {
-                    self.health.send_replace(Health::NotReady("the lease was lost"));
-                    stop_all(&running, Stop::Lost);
-                    return Over::Lost;
-                }
-                deadline = drain_deadline(&mut draining) => {
-                    self.health.send_replace(Health::Draining);
-                    return self.drain(session, worker, stage, attempts, &running, deadline).await;
-                }
-                event = mirror.next() => self.told(event, worker, stage, attempts, &mut running),
-                Some(_) = attempts.join_next(), if !attempts.is_empty() => {}
-                () = sleep(session.ttl() / 4) => {}
-            }
-        }
+    pub(crate) fn is_alive(&self) -> bool {
+        let now = clock::instant();
+        self.ticks.iter().all(|tick| now.saturating_duration_since(*tick.borrow()) < STUCK)
     }
-
-    fn told(
-        &self,
-        event: MirrorEvent,
-        worker: &WorkerId,
-        stage: &Arc<Stage>,
-        attempts: &mut JoinSet<()>,
-        running: &mut Running,
-    ) {
-        match event {
-            MirrorEvent::Listed { entries, .. } => {
-                self.health.send_replace(Health::Ready);
-                let mut there = Vec::new();
-                for entry in entries {
-                    there.extend(self.assigned(&entry, worker, stage, attempts, running));
-                }
-                // What is not in the list was taken away while nobody looked.
-                running.iter().filter(|(key, _)| !there.contains(key)).for_each(|(_, stop)| {
-                    stop.send_replace(Stop::Withdrawn);
-                });
-            }
-            MirrorEvent::Changed(changes) => {
-                for change in changes.changes {
-                    match change {
-                        Change::Put(entry) => {
-                            self.assigned(&entry, worker, stage, attempts, running);
-                        }
-                        Change::Delete { key, .. } => {
-                            if let Ok(Key::Assignment(_, _, task, attempt)) = stage.space.parse(&key) {
-                                // Its own settle deletes it too: then nothing listens any more.
-                                if let Some(stop) = running.get(&(task, attempt)) {
-                                    stop.send_replace(Stop::Withdrawn);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            MirrorEvent::Interrupted(error) => {
-                tracing::debug!(%error, "the signal channel is interrupted");
-                self.health.send_replace(Health::NotReady("the watch is interrupted"));
-            }
-            MirrorEvent::Resumed => {
-                self.health.send_replace(Health::Ready);
-            }
-        }
-    }
-
-    /// Starts an attempt, unless it runs already.
-    fn assigned(
-        &self,
-        entry: &Entry,
-        worker: &WorkerId,
-        stage: &Arc<Stage>,
-        attempts: &mut JoinSet<()>,
-        running: &mut Running,
-    ) -> Option<(TaskId, AttemptId)> {
-        let Ok(Key::Assignment(definition, _, task, attempt)) = stage.space.parse(&entry.key) else {
-            return None;
-        };
-        if running.contains_key(&(task, attempt)) {
-            return Some((task, attempt));
-        }
-        let record = match AssignmentRecord::decode(&entry.value) {
-            Ok(record) => record,
-            Err(error) => {
-                // Left alone: the assigner takes it back in time.
-                tracing::error!(%task, %error, "an assignment cannot be read");
-                return None;
-            }
-        };
-        let at = AttemptRef { definition, worker: worker.clone(), task, attempt };
-        let (stop, stopped) = watch::channel(Stop::No);
-        running.insert((task, attempt), stop);
-        attempts.spawn(attempt::run(Arc::clone(stage), at, record, stopped));
-        Some((task, attempt))
-    }
-
-    /// Takes nothing more, waits, hands back.
-    async fn drain(
-        &self,
-        session: &Session,
-        worker: &WorkerId,
-        stage: &Arc<Stage>,
-        attempts: &mut JoinSet<()>,
-        running: &Running,
-        deadline: Instant,
-    ) -> Over {
-        let record = self.record(WorkerState::Draining);
-        let row = txn::put_worker(&stage.space, &self.def, worker, &record);
-        // If this is not heard, the end of the lease says it.
-        if let Err(error) = timeout(Duration::from_secs(2), send(stage, row)).await.unwrap_or(Ok(false)) {
-            tracing::warn!(%error, "the registry was not told that this worker drains");
-        }
-        tracing::info!(definition = %self.def, %worker, running = attempts.len(), "draining");
-        let lost = session.lost();
-        let mut told_to_stop = false;
-        let end = deadline + attempt::GRACE + Duration::from_secs(3);
-        while !attempts.is_empty() {
-            session.tick();
-            self.tick.send_replace(clock::instant());
-            let wake = if told_to_stop { end } else { deadline };
-            tokio::select! {
-                _ = attempts.join_next() => {}
-                () = lost.cancelled() => {
-                    stop_all(running, Stop::Lost);
-                    return Over::Lost;
-                }
-                () = sleep(session.ttl() / 4) => {}
-                () = sleep_until(wake) => {
-                    if told_to_stop {
-                        tracing::warn!(definition = %self.def, left = attempts.len(), "attempts are left behind");
-                        break;
-                    }
-                    told_to_stop = true;
-                    stop_all(running, Stop::HandBack);
-                }
-            }
-        }
-        Over::Drained
-    }
-
-    fn record(&self, state: WorkerState) -> WorkerRecord {
-        WorkerRecord { slots: self.slots, state, sdk: env!("CARGO_PKG_VERSION").to_owned() }
-    }
-}
-
-fn stop_all(running: &Running, why: Stop) {
-    for stop in running.values() {
-        stop.send_replace(why);
-    }
-}
-
-/// The time until which a drain may take; waits until there is one.
-async fn drain_deadline(draining: &mut watch::Receiver<Option<Instant>>) -> Instant {
-    let deadline = draining.wait_for(Option::is_some).await.map(|deadline| *deadline);
-    match deadline {
-        Ok(deadline) => deadline.unwrap_or_else(clock::instant),
-        // The handle is gone: its owner has crashed or let go, and aborts this loop.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-async fn send(stage: &Stage, row: Move) -> Result<bool, BackendError> {
-    let mut batch = Batch::default();
-    if batch.push(row).is_err() {
-        return Ok(false);
-    }
-    let answers = Batch::answers(stage.backend.txn(batch.into_txn(None)).await?);
-    Ok(answers.is_some_and(|all| all.iter().all(|one| one.succeeded)))
 }

@@ -1,68 +1,45 @@
 //! `/healthz`, `/readyz` and `/metrics` of a worker.
 
-use std::net::SocketAddr;
+use std::net::TcpListener;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
-use bellows_registry::clock::{self, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use crate::control::{Control, Owned};
-use crate::dispatcher::{DispatcherHandle, Health};
-use crate::metrics::Metrics;
+use crate::dispatcher::{Health, Vitals};
 
-/// What is told over HTTP.
-#[derive(Clone)]
-struct Told {
-    health: Vec<watch::Receiver<Health>>,
-    ticks: Vec<watch::Receiver<Instant>>,
-    metrics: Metrics,
-}
+/// What `/metrics` says: the format of `prometheus-client`.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A loop that has not turned for so long is stuck: restart the process.
-const STUCK: std::time::Duration = std::time::Duration::from_secs(30);
-
-impl Told {
-    fn alive(&self) -> (StatusCode, &'static str) {
-        let now = clock::instant();
-        let turns = |tick: &watch::Receiver<Instant>| now.saturating_duration_since(*tick.borrow()) < STUCK;
-        if self.ticks.iter().all(turns) {
-            (StatusCode::OK, "alive\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the dispatcher's loop does not turn\n")
-        }
-    }
-
-    fn ready(&self) -> (StatusCode, String) {
-        let not_ready = self.health.iter().find(|health| *health.borrow() != Health::Ready);
-        let said = match not_ready.map(|health| health.borrow().clone()) {
-            None => return (StatusCode::OK, "ready\n".to_owned()),
-            Some(Health::NotReady(why)) => format!("not ready: {why}\n"),
-            Some(Health::Draining) => "draining\n".to_owned(),
-            Some(Health::Cordoned) => "cordoned\n".to_owned(),
-            Some(Health::Ready) => "ready\n".to_owned(), // it changed while we looked
-        };
-        (StatusCode::SERVICE_UNAVAILABLE, said)
+fn alive(vitals: &Vitals) -> (StatusCode, &'static str) {
+    if vitals.is_alive() {
+        (StatusCode::OK, "alive\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the dispatcher's loop does not turn\n")
     }
 }
 
-/// Binds the address, and serves on the SDK's own thread: handlers that block every thread
-/// of the user's runtime must not look like a dead process to the kubelet.
-pub(crate) fn serve(
-    addr: SocketAddr,
-    handle: &DispatcherHandle,
-    control: &Control,
-) -> std::io::Result<Owned<std::io::Result<()>>> {
-    let listener = std::net::TcpListener::bind(addr)?;
+fn ready(vitals: &Vitals) -> (StatusCode, String) {
+    let said = match vitals.health() {
+        Health::Ready => return (StatusCode::OK, "ready\n".to_owned()),
+        Health::NotReady(why) => format!("not ready: {why}\n"),
+        Health::Draining => "draining\n".to_owned(),
+        Health::Cordoned => "cordoned\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, said)
+}
+
+/// Serves on a bound socket until the future is dropped, or the socket fails.
+pub(crate) async fn serve(listener: TcpListener, vitals: Vitals) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let (health, ticks) = handle.watches();
-    let told = Told { health, ticks, metrics: handle.metrics() };
-    let (alive, ready, metrics) = (told.clone(), told.clone(), told);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (healthz, readyz, metrics) = (vitals.clone(), vitals.clone(), vitals);
     let router = Router::new()
-        .route("/healthz", get(move || std::future::ready(alive.alive())))
-        .route("/readyz", get(move || std::future::ready(ready.ready())))
-        .route("/metrics", get(move || std::future::ready(metrics.metrics.text())));
-    Ok(control.spawn(async move { axum::serve(TcpListener::from_std(listener)?, router).await }))
+        .route("/healthz", get(move || std::future::ready(alive(&healthz))))
+        .route("/readyz", get(move || std::future::ready(ready(&readyz))))
+        .route(
+            "/metrics",
+            get(move || async move { ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.metrics_text()) }),
+        );
+    axum::serve(listener, router).await
 }

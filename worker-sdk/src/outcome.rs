@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bellows_registry::clock::{self, WallMillis};
 
 /// What [`Worker::process`](crate::Worker::process) returns.
 pub type TaskResult<C> = Result<TaskSuccess<C>, TaskError>;
@@ -24,6 +26,14 @@ impl<C> TaskSuccess<C> {
     /// second; for a published task it is the same as [`TaskSuccess::done`].
     pub fn run_again_after(callback: C, wait: Duration) -> Self {
         Self { callback, again: Some(wait) }
+    }
+
+    /// Done for now, and again at this time by the worker's clock; else as
+    /// [`TaskSuccess::run_again_after`].
+    pub fn run_again_at(callback: C, time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = WallMillis::default().plus(since_epoch);
+        Self::run_again_after(callback, at.since(clock::wall()))
     }
 }
 
@@ -58,6 +68,16 @@ pub(crate) enum Verdict {
     Park,
     /// Final: nobody wants the result any more.
     Cancel,
+}
+
+impl Verdict {
+    /// Whether it says more than that something went wrong.
+    pub(crate) fn is_meant(self) -> bool {
+        match self {
+            Self::Retry | Self::RetryAfter(_) => false,
+            Self::Snooze(_) | Self::Park | Self::Cancel => true,
+        }
+    }
 }
 
 impl TaskError {

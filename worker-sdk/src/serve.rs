@@ -1,19 +1,23 @@
 //! [`serve`]: a whole worker process, told everything by its environment.
 
-use std::net::SocketAddr;
+use std::error::Error;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
 
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Bellows;
-use crate::config::Config;
-use crate::dispatcher::{DispatcherError, WorkerDispatcher};
+use crate::config::{Config, LogFormat, Logging};
+use crate::dispatcher::{DispatcherError, DispatcherHandle, WorkerDispatcher};
 use crate::error::ConnectError;
 use crate::http;
 use crate::tasks::Tasks;
 
 /// Why a worker process could not start, or ended by itself.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is the sentence with its causes: that is what a `main` which returns it
+/// prints.
+#[derive(thiserror::Error)]
 pub enum ServeError {
     /// The environment.
     #[error(transparent)]
@@ -43,6 +47,18 @@ pub enum ServeError {
     Dispatcher(#[from] DispatcherError),
 }
 
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
 /// Runs a worker process until SIGTERM or SIGINT, then drains it: running tasks may
 /// finish for `BELLOWS_DRAIN_TIMEOUT`, and what does not finish is handed back, which
 /// costs no attempt. Works as process 1 of an image that holds nothing else.
@@ -50,36 +66,98 @@ pub enum ServeError {
 /// Sets up logging unless the program has done so, serves `/healthz`, `/readyz` and
 /// `/metrics`, and is told the rest by its environment: see [`Config`].
 ///
+/// Handlers run on the caller's runtime. Everything else (the lease, outcomes, health,
+/// the drain) has a thread of its own: handlers that block every thread of the runtime
+/// cost neither the lease nor the pod.
+///
+/// ```no_run
+/// use bellows_sdk::prelude::*;
+///
+/// # struct ResizeImage;
+/// # impl TaskDefinition for ResizeImage {
+/// #     const NAME: &'static str = "resize-image";
+/// #     type Callback = String;
+/// #     type Trigger = PublishTrigger<String>;
+/// # }
+/// async fn resize(_: TaskContext, url: String) -> TaskResult<String> {
+///     Ok(url.into())
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), bellows_sdk::ServeError> {
+///     bellows_sdk::serve(Tasks::new().with_fn::<ResizeImage, _, _>(resize)).await
+/// }
+/// ```
+///
 /// # Errors
 /// Before anything starts: what is missing or malformed. Later: what ended the worker. An
 /// unreachable registry is no error: `/readyz` says so, and it is tried again.
+///
+/// # Cancel safety
+/// Dropping the future is a crash of the worker: its tasks run elsewhere once its lease
+/// has run out.
 pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
-    init_logging();
+    init_logging()?;
     let config = Config::from_env()?;
     let tasks = chosen(tasks, config.definition.as_deref())?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let client = Bellows::connect(&config)?;
+    let control = client.shared.control.clone();
+    let signals = control.within(Signals::new).map_err(ServeError::Signals)?;
+    let addr = config.http_addr;
+    let listener = TcpListener::bind(addr).map_err(|source| ServeError::Http { addr, source })?;
     let mut dispatcher = WorkerDispatcher::of(&client, tasks).pod(&config.pod);
     if let Some(slots) = config.concurrency {
         tracing::info!(slots, "BELLOWS_CONCURRENCY wins over the code");
         dispatcher = dispatcher.concurrency(slots);
     }
-    let mut handle = dispatcher.launch().await?;
-    let refused = |source| ServeError::Http { addr: config.http_addr, source };
-    let mut http = http::serve(config.http_addr, &handle, &client.shared.control).map_err(refused)?;
+    let handle = dispatcher.launch().await?;
+    let run = control.spawn(until_drained(handle, signals, listener, config));
+    run.end().await.unwrap_or(Err(ServeError::Dispatcher(DispatcherError::Panicked)))
+}
+
+/// The signals that end a worker.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn until_drained(
+    mut handle: DispatcherHandle,
+    mut signals: Signals,
+    listener: TcpListener,
+    config: Config,
+) -> Result<(), ServeError> {
+    let mut told = std::pin::pin!(http::serve(listener, handle.vitals()));
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.any() => {}
         error = handle.ended() => return Err(error.into()),
-        served = http.join() => {
-            let ended = || std::io::Error::other("the server ended");
-            return Err(refused(served.and_then(Result::err).unwrap_or_else(ended)));
+        served = &mut told => {
+            let source = served.err().unwrap_or_else(|| std::io::Error::other("it ended"));
+            return Err(ServeError::Http { addr: config.http_addr, source });
         }
     }
     tracing::info!(drain_timeout = ?config.drain_timeout, "told to end");
-    // Health goes on being served meanwhile: `/readyz` says that it drains.
-    handle.drain(config.drain_timeout).await?;
+    let mut drain = std::pin::pin!(handle.drain(config.drain_timeout));
+    // Health goes on being served: `/readyz` says that it drains.
+    let drained = tokio::select! {
+        drained = &mut drain => drained,
+        _ = &mut told => drain.await,
+    };
+    drained?;
     tracing::info!("drained");
     Ok(())
 }
@@ -96,10 +174,16 @@ fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {
 
 /// Logs to standard error, as `BELLOWS_LOG` and `BELLOWS_LOG_FORMAT` say. Does nothing if
 /// the program has a logger already.
-pub fn init_logging() {
-    let filter = EnvFilter::try_from_env("BELLOWS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let json = std::env::var("BELLOWS_LOG_FORMAT").is_ok_and(|format| format == "json");
+///
+/// # Errors
+/// [`ConnectError::Malformed`] names the variable and what it may be.
+pub fn init_logging() -> Result<(), ConnectError> {
+    let logging = Logging::from_env()?;
+    let logs = tracing_subscriber::fmt().with_env_filter(logging.filter).with_writer(std::io::stderr);
     // An error means that there is a logger already: it stays.
-    let _ = if json { logs.json().try_init() } else { logs.try_init() };
+    let _ = match logging.format {
+        LogFormat::Json => logs.json().try_init(),
+        LogFormat::Text => logs.try_init(),
+    };
+    Ok(())
 }

@@ -50,6 +50,18 @@ pub(crate) enum Ran {
     Unencodable(serde_json::Error),
 }
 
+impl Ran {
+    /// Whether the handler came to an end of its own choice. A failure that merely asks
+    /// for another try may come from having been told to stop.
+    pub(crate) fn is_meant(&self) -> bool {
+        match self {
+            Self::Succeeded { .. } | Self::Unencodable(_) => true,
+            Self::Failed(error) => error.verdict.is_meant(),
+            Self::Undecodable(_) => false,
+        }
+    }
+}
+
 /// Runs one attempt, whatever its types.
 pub(crate) trait Runner: Send + Sync {
     fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran>;

@@ -92,6 +92,12 @@ impl TaskContext {
         &self.worker
     }
 
+    /// When this attempt times out, by tokio's monotonic clock: for
+    /// [`tokio::time::timeout_at`].
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// The time this attempt has left.
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(clock::instant())

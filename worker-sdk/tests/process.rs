@@ -1,8 +1,13 @@
-//! What concerns a whole process on a cluster: its own thread for the lease, an etcd that
-//! is not there, its environment.
+//! What concerns a whole process: threads that are blocked, an etcd that is not there,
+//! signals, its environment.
+
+mod process {
+    pub(crate) mod child;
+}
 
 use std::process::Command;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use bellows_registry::backend::{Backend, RangeRequest};
@@ -12,6 +17,7 @@ use bellows_sdk::prelude::*;
 use bellows_sdk::spec::{Execution, Span};
 use bellows_sdk::{Config, EtcdBackend, EtcdConfig, Options, Policy, PublishError};
 use bellows_testbed::EtcdServer;
+use process::child::{Order, Serve, WorkerProcess};
 
 struct Act;
 
@@ -44,7 +50,8 @@ fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
     let assigner_url = url.clone();
     // The assigner lives in a process of its own, as far as the worker can tell.
     let (stop, stopped) = mpsc::channel::<()>();
-    let assigner = std::thread::spawn(move || {
+    let (defines, defined) = mpsc::channel::<()>();
+    let assigner = thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let host = runtime.block_on(async {
             let backend = EtcdBackend::new(EtcdConfig::new([assigner_url])).unwrap();
@@ -53,9 +60,11 @@ fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
             host.define::<Act>(Policy { execution, ..Policy::default() }).await.unwrap();
             host
         });
+        defines.send(()).unwrap();
         let _ = stopped.recv();
         drop((host, runtime));
     });
+    defined.recv_timeout(Duration::from_secs(20)).unwrap();
     let ttl = Duration::from_secs(2);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
@@ -67,13 +76,7 @@ fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
         };
         let tasks = Tasks::new().with_fn::<Act, _, _>(block);
         let worker = WorkerDispatcher::of(&bellows, tasks).launch().await.unwrap();
-        let task = loop {
-            match bellows.publish::<Act>("held".into()).await {
-                Ok(task) => break task,
-                Err(PublishError::NoSuchDefinition(_)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let task = bellows.publish::<Act>("held".into()).await.unwrap();
         let outcome = task.outcome().await.unwrap();
         worker.drain(Duration::from_secs(1)).await.unwrap();
         outcome
@@ -94,6 +97,119 @@ async fn an_etcd_that_is_not_there_is_an_error_within_the_time_given() {
     let error = bellows.publish::<Act>("x".into()).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     assert!(matches!(error, PublishError::Unavailable { .. } | PublishError::Unknown { .. }), "{error}");
+}
+
+/// Time-outs cannot end a handler that blocks its thread: its slot stays taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_ignores_its_time_out_keeps_its_slot_and_a_metric_says_so() {
+    let execution = Execution { timeout: Span::secs(1), ..Execution::default() };
+    let (go, wait) = mpsc::sync_channel::<()>(1);
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let act = move |_: TaskContext, text: String| {
+        let wait = std::sync::Arc::clone(&wait);
+        async move {
+            if text == "block" {
+                let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(20));
+            }
+            Ok(text.into())
+        }
+    };
+    let policy = Policy { execution, ..Policy::default() };
+    let tasks = Tasks::new().with_fn::<Act, _, _>(act).policy(policy);
+    let bellows = Bellows::in_memory();
+    let mut worker = WorkerDispatcher::of(&bellows, tasks).concurrency(1).launch().await.unwrap();
+    worker.ready().await;
+    let stuck = bellows.publish::<Act>("block".into()).await.unwrap();
+    let line = "bellows_worker_stuck{definition=\"act\"} 1\n";
+    eventually("the metric says it", || worker.metrics_text().contains(line)).await;
+    let next = bellows.publish::<Act>("next".into()).await.unwrap();
+    assert!(next.wait_timeout(Duration::from_millis(500)).await.is_err(), "there is no slot");
+    go.send(()).unwrap(); // for the attempt that blocks
+    assert_eq!(next.wait_timeout(Duration::from_secs(10)).await.unwrap(), "next");
+    go.send(()).unwrap(); // for the next attempt at the same
+    let outcome = stuck.outcome().await.unwrap();
+    assert_eq!(outcome.tally.errors[0].message, "timed out after 1s");
+    eventually("the slot is free", || worker.metrics_text().contains(&line.replace(" 1", " 0"))).await;
+    worker.drain(Duration::from_secs(1)).await.unwrap();
+}
+
+/// Waits for a condition, within bounds.
+async fn eventually(what: &str, is: impl Fn() -> bool) {
+    let deadline = clock::instant() + Duration::from_secs(20);
+    while !is() {
+        assert!(clock::instant() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A worker process from its start to SIGTERM, on a real etcd, as on a cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
+    let dir = std::env::temp_dir().join(format!("bellows-sdk-serve-{}", std::process::id()));
+    let etcd = EtcdServer::start(&dir).expect("a real etcd, built from tools/etcd");
+    let url = etcd.client_url().to_string();
+    let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
+    let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    bellows.define::<Serve>(Policy::default()).await.unwrap();
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url)]);
+    eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
+
+    let echo = bellows.publish::<Serve>(Order::Echo("hello".to_owned())).await.unwrap();
+    assert_eq!(echo.wait_timeout(Duration::from_secs(10)).await.unwrap(), "hello");
+    let secret = bellows.publish::<process::child::Wrong>("hush-hush".to_owned()).await.unwrap();
+
+    // Its only user thread is blocked for longer than its lease lives without renewal.
+    let blocking = bellows.publish::<Serve>(Order::Block { seconds: 4 }).await.unwrap();
+    let running = "bellows_worker_running{definition=\"serve\"} 1\n";
+    eventually("it runs", || worker.get("/metrics").contains(running)).await;
+    assert!(worker.get("/healthz").starts_with("HTTP/1.1 200"), "it lives, though it is blocked");
+    assert!(worker.get("/readyz").starts_with("HTTP/1.1 200"), "and has its lease");
+    assert_eq!(blocking.outcome().await.unwrap().tally.losses, 0);
+
+    let waiting = bellows.publish::<Serve>(Order::WaitToBeStopped).await.unwrap();
+    eventually("it runs", || worker.get("/metrics").contains(running)).await;
+    worker.terminate();
+    eventually("it says that it drains", || worker.get("/readyz").ends_with("draining\n")).await;
+    let (code, log) = worker.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    let status = waiting.status().await.unwrap();
+    let bellows_sdk::TaskStatus::Pending { tally } = status else { panic!("{status:?}") };
+    assert_eq!((tally.hand_backs, tally.attempts, tally.losses), (1, 0, 0), "{log}");
+    let bellows_sdk::TaskStatus::Pending { tally } = secret.status().await.unwrap() else { panic!() };
+    assert!(tally.errors[0].message.contains("hush-hush"), "what the registry may say");
+    assert!(!log.contains("hush-hush"), "no log may:\n{log}");
+    for line in
+        ["\"attempt began\"", "\"outcome\":\"succeeded\"", "\"outcome\":\"handed_back\"", "\"drained\""]
+    {
+        assert!(log.contains(line), "{line} is missing in:\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_process_says_which_variable_is_wrong_and_what_to_set() {
+    for (variable, said) in [
+        (
+            ("BELLOWS_ETCD_ENDPOINTS", ""),
+            "Error: BELLOWS_ETCD_ENDPOINTS is not set: set it to the registry's",
+        ),
+        (("BELLOWS_LOG_FORMAT", "xml"), "Error: BELLOWS_LOG_FORMAT=\"xml\" is neither text nor json"),
+        (
+            ("BELLOWS_DEFINITION", "other"),
+            "Error: BELLOWS_DEFINITION=\"other\" is not what this program does: serve",
+        ),
+    ] {
+        let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", "http://127.0.0.1:9"), variable]);
+        let (code, log) = worker.end().await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(said), "{log}");
+    }
+}
+
+/// Not a test: the process of the tests above, which begin this program anew.
+#[test]
+#[ignore = "is the worker process of other tests"]
+fn worker_process() {
+    process::child::main();
 }
 
 /// The quickstart example is the README's first command: it must do what it says.

@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) struct Stage {
     pub(crate) backend: DynBackend,
     pub(crate) space: Keyspace,
-    pub(crate) writer: Arc<Writer>,
+    pub(crate) writer: Writer,
     pub(crate) kind: Kind,
     pub(crate) slots: Arc<Semaphore>,
     /// Where handlers run: the user's runtime.
@@ -62,25 +62,24 @@ pub(crate) async fn run(
     record: AssignmentRecord,
     mut stop: watch::Receiver<Stop>,
 ) {
-    // The assigner counts slots; this one also counts handlers that did not stop in time.
-    let permit = tokio::select! {
-        permit = Arc::clone(&stage.slots).acquire_owned() => permit.ok(),
-        stopped = stopped(&mut stop) => return give_up_unstarted(&stage, &at, &record, stopped).await,
+    let ready = tokio::select! {
+        biased;
+        stopped = stopped(&mut stop) => Err(stopped),
+        ready = ready(&stage, &at, &record) => ready,
     };
-    let payload = tokio::select! {
-        payload = payload(&stage, &at, &record) => payload,
-        stopped = stopped(&mut stop) => return give_up_unstarted(&stage, &at, &record, stopped).await,
+    let (payload, permit) = match ready {
+        Ok(ready) => ready,
+        Err(Stop::HandBack) => return hand_back(stage, at, record).await,
+        Err(_) => return,
     };
-    let Some(payload) = payload else { return };
     let started = clock::now();
-    tracing::debug!(task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker, "begins");
+    tracing::info!(
+        task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
+        "attempt began"
+    );
     stage.metrics.started(stage.kind.name);
     let end = handle(&stage, &at, &record, payload.clone(), &mut stop, permit).await;
     stage.metrics.ended(stage.kind.name);
-    let Some(end) = end else {
-        tracing::info!(task = %at.task, attempt = %at.attempt, worker = %at.worker, "abandoned: no longer ours");
-        return stage.metrics.outcome(stage.kind.name, "abandoned", clock::instant() - started.instant);
-    };
     let now = clock::now();
     let attempt = Attempt {
         at: &at,
@@ -90,15 +89,47 @@ pub(crate) async fn run(
         now: now.wall,
         max_result: stage.max_result,
     };
-    let ending = attempt.end(&stage.space, end);
     let took = now.instant - started.instant;
-    let verdict = send(&stage.writer, &ending.row, &at).await;
-    stage.metrics.outcome(stage.kind.name, ending.word, took);
+    let (outcome, error, recorded) = match end {
+        Some(end) => {
+            let ending = attempt.end(&stage.space, end);
+            let recorded = send(&stage.writer, &ending.row, &at).await;
+            (ending.word, ending.error, recorded)
+        }
+        None => ("abandoned", None, "no: the task is no longer this worker's"),
+    };
+    stage.metrics.outcome(stage.kind.name, outcome, took);
     tracing::info!(
         task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
-        outcome = ending.word, error = ending.error, recorded = verdict, millis = took.as_millis() as u64,
+        outcome, error, recorded, millis = took.as_millis() as u64,
         "attempt ended"
     );
+}
+
+/// Hands a task back that was never begun.
+pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord) {
+    let now = clock::wall();
+    let (payload, max_result) = (&Bytes::new(), stage.max_result);
+    let attempt = Attempt { at: &at, record: &record, payload, started: now, now, max_result };
+    let ending = attempt.end(&stage.space, End::HandedBack);
+    let recorded = send(&stage.writer, &ending.row, &at).await;
+    tracing::info!(
+        task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
+        outcome = ending.word, recorded, millis = 0, "attempt not begun"
+    );
+}
+
+/// Waits for a slot, and for the payload. Answers why not, if not.
+async fn ready(
+    stage: &Arc<Stage>,
+    at: &AttemptRef,
+    record: &AssignmentRecord,
+) -> Result<(Bytes, OwnedSemaphorePermit), Stop> {
+    // The assigner counts slots; this one also counts handlers that did not stop in time.
+    // It is closed when the worker drains.
+    let permit = Arc::clone(&stage.slots).acquire_owned().await.map_err(|_| Stop::HandBack)?;
+    let payload = payload(stage, at, record).await.ok_or(Stop::Withdrawn)?;
+    Ok((payload, permit))
 }
 
 /// Waits until the attempt is to stop.
@@ -109,17 +140,8 @@ async fn stopped(stop: &mut watch::Receiver<Stop>) -> Stop {
     }
 }
 
-async fn give_up_unstarted(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord, stop: Stop) {
-    if stop == Stop::HandBack {
-        let now = clock::wall();
-        let (payload, max_result) = (&Bytes::new(), stage.max_result);
-        let attempt = Attempt { at, record, payload, started: now, now, max_result };
-        let ending = attempt.end(&stage.space, End::HandedBack);
-        send(&stage.writer, &ending.row, at).await;
-    }
-}
-
-/// The payload: in the assignment, or read from the task. `None` if the task is gone.
+/// The payload: in the assignment, or read from the task. `None` if the task is gone, or
+/// of a newer format: then the assigner takes it back in time.
 async fn payload(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord) -> Option<Bytes> {
     if record.inline {
         return Some(record.payload.clone());
@@ -129,8 +151,13 @@ async fn payload(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord) -> O
     loop {
         match stage.backend.range(RangeRequest::new(KeyRange::one(path.clone()))).await {
             Ok(found) => {
-                let task = TaskRecord::decode(&found.entries.first()?.value).ok()?;
-                return Some(task.payload);
+                return match TaskRecord::decode(&found.entries.first()?.value) {
+                    Ok(task) => Some(task.payload),
+                    Err(error) => {
+                        tracing::error!(task = %at.task, %error, "a task cannot be read");
+                        None
+                    }
+                };
             }
             Err(error) => tracing::debug!(%error, task = %at.task, "the payload is read again"),
         }
@@ -146,7 +173,7 @@ async fn handle(
     record: &AssignmentRecord,
     payload: Bytes,
     stop: &mut watch::Receiver<Stop>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: OwnedSemaphorePermit,
 ) -> Option<End> {
     let deadline = clock::instant() + record.timeout.get();
     let cancelled = CancellationToken::new();
@@ -158,9 +185,10 @@ async fn handle(
     // Whoever drops this attempt drops its handler.
     let mut running = AbortOnDropHandle::new(running);
     let stopped = tokio::select! {
+        biased; // an outcome in hand comes first (law 14)
         ran = &mut running => return Some(end_of(ran)),
-        () = sleep_until(deadline) => None,
         stop = stopped(stop) => Some(stop),
+        () = sleep_until(deadline) => None,
     };
     cancelled.cancel();
     let ran = timeout(GRACE, &mut running).await.ok();
@@ -169,7 +197,7 @@ async fn handle(
     }
     match (stopped, ran) {
         // An outcome in hand is sent, whatever happened meanwhile: its fence decides.
-        (_, Some(Ok(ran @ Ran::Succeeded { .. }))) => Some(End::Ran(ran)),
+        (_, Some(Ok(ran))) if ran.is_meant() => Some(End::Ran(ran)),
         (None, _) => Some(End::TimedOut),
         // A handler that was told to stop and failed did not fail by itself.
         (Some(Stop::HandBack), _) => Some(End::HandedBack),
@@ -193,7 +221,7 @@ fn end_of(ran: Result<Ran, JoinError>) -> End {
 
 /// A handler that did not stop: it is dropped at its next `await`, and its slot stays
 /// taken until then.
-fn abandon(stage: &Arc<Stage>, running: AbortOnDropHandle<Ran>, permit: Option<OwnedSemaphorePermit>) {
+fn abandon(stage: &Arc<Stage>, running: AbortOnDropHandle<Ran>, permit: OwnedSemaphorePermit) {
     running.abort();
     stage.metrics.stuck(stage.kind.name, 1);
     let (metrics, name) = (stage.metrics.clone(), stage.kind.name);
@@ -227,11 +255,13 @@ fn context(
 async fn send(writer: &Writer, row: &bellows_registry::txn::Move, at: &AttemptRef) -> &'static str {
     let until = clock::instant() + PATIENCE;
     let mut waits = Waits::spread_by(at.attempt.to_string().as_bytes());
+    let mut unanswered = false;
     loop {
         let error = match writer.send(row.clone()).await {
             Ok(Written::Answer(answer)) => {
                 return match Settled::of(&answer, at.attempt) {
                     Settled::Done | Settled::Already => "yes",
+                    Settled::Fenced if unanswered => "at an earlier try, or not at all",
                     Settled::Fenced => "no: the task is no longer this worker's",
                 };
             }
@@ -242,6 +272,7 @@ async fn send(writer: &Writer, row: &bellows_registry::txn::Move, at: &AttemptRe
             tracing::error!(task = %at.task, %error, "the registry refuses an outcome");
             return "no: refused";
         }
+        unanswered |= error.class() != Class::NotApplied;
         let wait = waits.after_failure();
         if clock::instant() + wait >= until {
             tracing::error!(task = %at.task, %error, "an outcome is given up");

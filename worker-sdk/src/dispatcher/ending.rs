@@ -46,7 +46,7 @@ pub(crate) struct Attempt<'a> {
 pub(crate) struct Ending {
     pub(crate) row: Move,
     pub(crate) word: &'static str,
-    /// The error's text, if there was one.
+    /// The error's text, if there was one, for the log: nothing of the payload.
     pub(crate) error: Option<String>,
 }
 
@@ -83,12 +83,15 @@ impl Attempt<'_> {
                 self.park(space, ErrorKind::ResultRefused, text)
             }
             Ran::Succeeded { result, again } => self.succeeded(space, result, again),
-            Ran::Undecodable(error) => self.failed(
-                space,
-                ErrorKind::Undecodable,
-                format!("the payload cannot be decoded: {error}"),
-                None,
-            ),
+            Ran::Undecodable(error) => {
+                let text = format!("the payload cannot be decoded: {error}");
+                let ending = self.failed(space, ErrorKind::Undecodable, text, None);
+                // The parser quotes what it read. That may stand beside the payload in the
+                // registry, but not in a log.
+                let (line, column) = (error.line(), error.column());
+                let said = format!("the payload cannot be decoded, at line {line}, column {column}");
+                Ending { error: Some(said), ..ending }
+            }
             Ran::Unencodable(error) => {
                 self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
             }

@@ -1,0 +1,339 @@
+//! The loop of one kind of work: session after session until it is told to drain.
+//!
+//! A session is a lease, a live key of its own on it, and two watches: the signal
+//! channel, and the live key itself, by which the operator cordons a worker, and whose
+//! absence says that the lease is over even where a renewal is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellows_registry::backend::coalesce::{Writer, WriterConfig};
+use bellows_registry::backend::{BackendError, Change, Class, Entry, RangeRequest};
+use bellows_registry::backoff::Waits;
+use bellows_registry::clock::{self, Instant};
+use bellows_registry::id::{DefinitionId, WorkerId};
+use bellows_registry::key::{Key, KeyRange};
+use bellows_registry::mirror::{Mirror, MirrorEvent};
+use bellows_registry::record::{Record, WorkerRecord, WorkerState};
+use bellows_registry::session::Session;
+use bellows_registry::txn::{self, Batch, Move};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
+
+use super::attempt::{self, GRACE, Stage, Stop};
+use super::standing::{Begin, Standing};
+use super::{DispatcherError, Health};
+use crate::client::Bellows;
+use crate::metrics::Metrics;
+use crate::tasks::Kind;
+
+/// After the deadline of a drain, and the grace of what was cancelled, outcomes and
+/// hand-backs have so long to be answered.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// The loop of one kind of work.
+pub(super) struct Dispatcher {
+    pub(super) client: Bellows,
+    pub(super) kind: Kind,
+    pub(super) def: DefinitionId,
+    pub(super) pod: String,
+    pub(super) slots: u32,
+    pub(super) users: Handle,
+    pub(super) metrics: Metrics,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) tick: watch::Sender<Instant>,
+    pub(super) draining: watch::Receiver<Option<Instant>>,
+}
+
+/// Why a session is over.
+enum Over {
+    Lost,
+    Drained,
+}
+
+/// One session, and what it holds.
+struct Held<'a> {
+    session: Session,
+    worker: WorkerId,
+    standing: Standing,
+    stage: &'a Arc<Stage>,
+    /// Attempts outlive their session: an outcome in hand is still sent.
+    attempts: &'a mut JoinSet<()>,
+}
+
+impl Dispatcher {
+    /// Runs until drained, or until the registry refuses for good.
+    pub(super) async fn run(mut self) -> Result<(), DispatcherError> {
+        let shared = Arc::clone(&self.client.shared);
+        let stage = Arc::new(Stage {
+            backend: Arc::clone(&shared.backend),
+            space: shared.space.clone(),
+            writer: Writer::new(Arc::clone(&shared.backend), None, WriterConfig::default()),
+            kind: self.kind.clone(),
+            slots: Arc::new(Semaphore::new(self.slots as usize)),
+            users: self.users.clone(),
+            max_result: shared.options.max_body,
+            metrics: self.metrics.clone(),
+        });
+        let mut attempts = JoinSet::new();
+        let mut waits = Waits::spread_by(self.pod.as_bytes());
+        loop {
+            self.tick.send_replace(clock::instant());
+            let drain_until = *self.draining.borrow();
+            if let Some(deadline) = drain_until {
+                self.health.send_replace(Health::Draining);
+                finish(&mut attempts, deadline).await;
+                return Ok(());
+            }
+            let began = clock::instant();
+            match self.session(&stage, &mut attempts).await {
+                Ok(Over::Drained) => return Ok(()),
+                Ok(Over::Lost) if began.elapsed() > shared.options.lease_ttl => waits.succeeded(),
+                Ok(Over::Lost) => {}
+                Err(error) if error.class() == Class::Invalid => {
+                    return Err(DispatcherError::Refused(error.to_string()));
+                }
+                Err(error) => {
+                    self.health.send_replace(Health::NotReady("the registry does not answer"));
+                    tracing::warn!(definition = %self.def, %error, "no session yet");
+                }
+            }
+            tokio::select! {
+                () = sleep(waits.after_failure()) => {}
+                _ = drain_deadline(&mut self.draining) => {}
+            }
+        }
+    }
+
+    /// One session, from its lease to its end.
+    async fn session(
+        &mut self,
+        stage: &Arc<Stage>,
+        attempts: &mut JoinSet<()>,
+    ) -> Result<Over, BackendError> {
+        let shared = Arc::clone(&self.client.shared);
+        let session = tokio::select! {
+            session = Session::open(Arc::clone(&shared.backend), shared.options.lease_ttl) => session?,
+            // Nothing to give up yet, but for a lease without keys.
+            _ = drain_deadline(&mut self.draining) => return Ok(Over::Lost),
+        };
+        let worker = WorkerId::for_session(&self.pod, shared.entropy.bits64())
+            .map_err(|error| BackendError::Invalid(error.to_string()))?;
+        let record = self.record(WorkerState::Active);
+        let register = txn::register_worker(&shared.space, &self.def, &worker, session.lease(), &record);
+        // An unanswered registration is not repeated: another session gets another id.
+        let registered = send(stage, register).await.and_then(|done| {
+            done.then_some(()).ok_or_else(|| BackendError::unknown("a new worker id was taken"))
+        });
+        if let Err(error) = registered {
+            // It may be there all the same: nobody shall give it tasks.
+            close(session).await;
+            return Err(error);
+        }
+        self.metrics.session(self.kind.name);
+        tracing::info!(definition = %self.def, %worker, slots = self.slots, "worker registered");
+        let standing = Standing::new(stage.space.clone());
+        let mut held = Held { session, worker, standing, stage, attempts };
+        let over = self.serve(&mut held).await;
+        match over {
+            Over::Lost => {
+                self.health.send_replace(Health::NotReady("the lease was lost"));
+                held.standing.stop_all(Stop::Lost);
+                tracing::warn!(definition = %self.def, worker = %held.worker, "the session is lost: its handlers are cancelled");
+            }
+            Over::Drained => close(held.session).await,
+        }
+        Ok(over)
+    }
+
+    async fn serve(&mut self, held: &mut Held<'_>) -> Over {
+        let (space, backend) = (&held.stage.space, &held.stage.backend);
+        let assignments = space.assignments_range(&self.def, &held.worker);
+        let live_key = space.path(&Key::Worker(self.def.clone(), held.worker.clone()));
+        let mut signals = Mirror::new(Arc::clone(backend), assignments);
+        let mut live = Mirror::new(Arc::clone(backend), KeyRange::one(live_key));
+        let lost = held.session.lost();
+        let mut signal = Health::NotReady("the watch is not open yet");
+        let mut state = WorkerState::Active;
+        loop {
+            held.session.tick();
+            self.tick.send_replace(clock::instant());
+            self.say(&signal, state);
+            tokio::select! {
+                // In this order: a lost session starts nothing (law 14).
+                biased;
+                () = lost.cancelled() => return Over::Lost,
+                deadline = drain_deadline(&mut self.draining) => return self.drain(held, deadline).await,
+                event = live.next() => match state_of(event) {
+                    Live::Says(said) => state = said,
+                    Live::Gone => return Over::Lost,
+                    Live::NoNews => {}
+                },
+                event = signals.next() => {
+                    if let Some(now) = health_of(&event) {
+                        signal = now;
+                    }
+                    for begin in held.standing.told(event) {
+                        held.begin(begin);
+                    }
+                }
+                Some(_) = held.attempts.join_next(), if !held.attempts.is_empty() => {}
+                () = sleep(held.session.ttl() / 4) => {}
+            }
+        }
+    }
+
+    fn say(&self, signal: &Health, state: WorkerState) {
+        let health = match (signal, state) {
+            (Health::Ready, WorkerState::Cordoned) => Health::Cordoned,
+            (Health::Ready, WorkerState::Draining) => Health::Draining,
+            (signal, _) => signal.clone(),
+        };
+        self.health.send_if_modified(|said| {
+            let news = *said != health;
+            if news {
+                *said = health;
+            }
+            news
+        });
+    }
+
+    /// Takes nothing more, waits, hands back.
+    async fn drain(&self, held: &mut Held<'_>, deadline: Instant) -> Over {
+        self.health.send_replace(Health::Draining);
+        tracing::info!(definition = %self.def, worker = %held.worker, running = held.attempts.len(), "draining");
+        held.stage.slots.close(); // what has no slot yet is handed back at once
+        let lost = held.session.lost();
+        let mut telling = std::pin::pin!(self.tell_that_it_drains(held.stage, &held.worker));
+        let (mut told, mut stopped) = (false, false);
+        let end = deadline + GRACE + LAST_WORDS;
+        while !told || !held.attempts.is_empty() {
+            held.session.tick();
+            self.tick.send_replace(clock::instant());
+            tokio::select! {
+                biased;
+                () = lost.cancelled() => return Over::Lost,
+                unseen = &mut telling, if !told => {
+                    told = true;
+                    for begin in unseen.iter().filter_map(|entry| held.standing.put(entry)) {
+                        held.attempts.spawn(attempt::hand_back(Arc::clone(held.stage), begin.at, begin.record));
+                    }
+                }
+                _ = held.attempts.join_next(), if !held.attempts.is_empty() => {}
+                () = sleep_until(deadline), if !stopped => {
+                    stopped = true;
+                    held.standing.stop_all(Stop::HandBack);
+                }
+                () = sleep_until(end) => {
+                    tracing::warn!(definition = %self.def, left = held.attempts.len(), "attempts are left behind");
+                    break;
+                }
+                () = sleep(held.session.ttl() / 4) => {}
+            }
+        }
+        Over::Drained
+    }
+
+    /// Tells the assigner, and then reads what it gave before it heard: nothing follows
+    /// that, since an assignment compares the worker's key. If nobody hears, the end of
+    /// the lease says it.
+    async fn tell_that_it_drains(&self, stage: &Arc<Stage>, worker: &WorkerId) -> Vec<Entry> {
+        let record = self.record(WorkerState::Draining);
+        let row = txn::put_worker(&stage.space, &self.def, worker, &record);
+        let assigned = stage.space.assignments_range(&self.def, worker);
+        let telling = async {
+            send(stage, row).await?;
+            stage.backend.range(RangeRequest::new(assigned)).await
+        };
+        match timeout(LAST_WORDS, telling).await {
+            Ok(Ok(found)) => found.entries,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the registry was not told that this worker drains");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn record(&self, state: WorkerState) -> WorkerRecord {
+        WorkerRecord { slots: self.slots, state, sdk: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+impl Held<'_> {
+    fn begin(&mut self, Begin { at, record, stop }: Begin) {
+        self.attempts.spawn(attempt::run(Arc::clone(self.stage), at, record, stop));
+    }
+}
+
+/// What the live key tells.
+enum Live {
+    Says(WorkerState),
+    Gone,
+    NoNews,
+}
+
+fn state_of(event: MirrorEvent) -> Live {
+    let newest = match event {
+        MirrorEvent::Listed { entries, .. } => entries.into_iter().next(),
+        MirrorEvent::Changed(changes) => match changes.changes.into_iter().next_back() {
+            Some(Change::Put(entry)) => Some(entry),
+            Some(Change::Delete { .. }) => None,
+            None => return Live::NoNews,
+        },
+        MirrorEvent::Interrupted(_) | MirrorEvent::Resumed => return Live::NoNews,
+    };
+    let Some(entry) = newest else { return Live::Gone };
+    // A newer version's record is no reason to stop.
+    WorkerRecord::decode(&entry.value).map_or(Live::NoNews, |record| Live::Says(record.state))
+}
+
+/// What an event of the signal channel says about the channel.
+fn health_of(event: &MirrorEvent) -> Option<Health> {
+    match event {
+        MirrorEvent::Listed { .. } | MirrorEvent::Resumed => Some(Health::Ready),
+        MirrorEvent::Changed(_) => None,
+        MirrorEvent::Interrupted(error) => {
+            tracing::debug!(%error, "the signal channel is interrupted");
+            Some(Health::NotReady("the watch is interrupted"))
+        }
+    }
+}
+
+/// The time until which a drain may take; waits until there is one.
+async fn drain_deadline(draining: &mut watch::Receiver<Option<Instant>>) -> Instant {
+    let deadline = draining.wait_for(Option::is_some).await.map(|deadline| *deadline);
+    match deadline {
+        Ok(deadline) => deadline.unwrap_or_else(clock::instant),
+        // The handle is gone: its owner has crashed or let go, and aborts this loop.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Without a session, a drain only waits for outcomes in hand to be answered.
+async fn finish(attempts: &mut JoinSet<()>, deadline: Instant) {
+    let all = async { while attempts.join_next().await.is_some() {} };
+    if timeout_at(deadline + GRACE + LAST_WORDS, all).await.is_err() {
+        tracing::warn!(left = attempts.len(), "attempts are left behind");
+    }
+}
+
+/// Ends a lease, unless nobody answers: then it runs out by itself.
+async fn close(session: Session) {
+    match timeout(LAST_WORDS, session.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the lease runs out by itself"),
+        Err(_) => tracing::debug!("the lease runs out by itself"),
+    }
+}
+
+async fn send(stage: &Stage, row: Move) -> Result<bool, BackendError> {
+    let mut batch = Batch::default();
+    if batch.push(row).is_err() {
+        return Ok(false);
+    }
+    let answers = Batch::answers(stage.backend.txn(batch.into_txn(None)).await?);
+    Ok(answers.is_some_and(|all| all.iter().all(|one| one.succeeded)))
+}
