@@ -5,26 +5,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bellows_registry::assigner::{Assigner, AssignerConfig};
+use bellows_registry::backend::DynBackend;
 use bellows_registry::backend::coalesce::{Writer, WriterConfig};
 use bellows_registry::backend::memory::MemoryBackend;
-use bellows_registry::backend::{BackendError, DynBackend};
 use bellows_registry::clock;
 use bellows_registry::entropy::Entropy;
 use bellows_registry::id::{DefinitionId, IdError, Namespace, ResultSlot};
 use bellows_registry::key::Keyspace;
-use bellows_registry::record::{OpenRecord, PolicyRecord, PolicyState, TaskRecord, limits};
-use bellows_registry::spec::{Policy, Trigger};
-use bellows_registry::txn::{self, Batch, Move};
+use bellows_registry::record::{TaskRecord, limits};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Owned};
-use crate::definition::{ActivationStrategy, PayloadOf, PublishStrategy, TaskDefinition};
+use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::error::{ConnectError, PublishError};
 use crate::handle::{AwaitableTask, TaskHandle};
 use crate::publish::Publish;
 use crate::refs::TaskRef;
 use crate::results::Results;
-use crate::tasks::Kind;
 
 /// A client of one registry, in one namespace. Clones share everything.
 #[derive(Clone)]
@@ -44,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) results: Results,
     writer: OnceLock<Writer>,
     /// The assigner, where this process hosts one.
-    assigner: Option<Owned<()>>,
+    pub(crate) assigner: Option<Owned<()>>,
 }
 
 /// What can be set of a client.
@@ -203,21 +200,6 @@ impl Bellows {
         TaskHandle::new(self.clone(), task)
     }
 
-    /// Defines a kind of work, as the operator does for a `TaskDefinition`. For registries
-    /// that this process hosts.
-    pub async fn define<T: TaskDefinition>(&self, mut policy: Policy) -> Result<(), DefineError> {
-        policy.trigger = T::Trigger::TRIGGER;
-        self.define_as(&self.definition::<T>()?, policy).await
-    }
-
-    /// As the operator would: only where this process hosts the registry.
-    pub(crate) async fn define_if_hosted(&self, def: &DefinitionId, kind: &Kind) -> Result<(), DefineError> {
-        if self.shared.assigner.is_none() || self.policy_revision(def).await? > 0 {
-            return Ok(());
-        }
-        self.define_as(def, kind.policy.clone()).await
-    }
-
     /// Publishes a task and answers its handle: the other name of awaiting
     /// [`Bellows::publish`].
     pub async fn publish_awaitable<T: TaskDefinition<Trigger: PublishStrategy>>(
@@ -225,40 +207,6 @@ impl Bellows {
         payload: PayloadOf<T>,
     ) -> Result<AwaitableTask<T>, PublishError> {
         self.publish::<T>(payload).await
-    }
-
-    pub(crate) async fn define_as(&self, def: &DefinitionId, policy: Policy) -> Result<(), DefineError> {
-        policy.check().map_err(|error| DefineError::Policy(error.to_string()))?;
-        let space = &self.shared.space;
-        let singleton = policy.trigger == Trigger::Singleton;
-        let uid = "in-process".to_owned();
-        let found = self.policy_revision(def).await?;
-        let record =
-            PolicyRecord { uid: uid.clone(), generation: found + 1, state: PolicyState::Active, policy };
-        self.send_alone(txn::write_policy(space, def, found, &record)).await?;
-        if singleton {
-            self.send_alone(txn::put_singleton(space, def, &self.task_record(bytes::Bytes::new()))).await?;
-        } else {
-            self.send_alone(txn::open_definition(space, def, &OpenRecord { uid })).await?;
-        }
-        Ok(())
-    }
-
-    /// The policy's mod-revision; 0 if the definition does not exist.
-    pub(crate) async fn policy_revision(&self, def: &DefinitionId) -> Result<i64, BackendError> {
-        use bellows_registry::backend::RangeRequest;
-        use bellows_registry::key::{Key, KeyRange};
-        let path = self.shared.space.path(&Key::Policy(def.clone()));
-        let found = self.shared.backend.range(RangeRequest::new(KeyRange::one(path))).await?;
-        Ok(found.entries.first().map_or(0, |entry| entry.mod_revision))
-    }
-
-    async fn send_alone(&self, row: Move) -> Result<(), BackendError> {
-        let mut batch = Batch::default();
-        if batch.push(row).is_ok() {
-            self.shared.backend.txn(batch.into_txn(None)).await?;
-        }
-        Ok(())
     }
 
     pub(crate) fn definition<T: TaskDefinition>(&self) -> Result<DefinitionId, IdError> {
@@ -288,18 +236,4 @@ impl Shared {
             self.control.within(|| Writer::new(backend, None, WriterConfig::default()))
         })
     }
-}
-
-/// Why a definition could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DefineError {
-    /// Its name is not allowed.
-    #[error("{0}")]
-    Name(#[from] IdError),
-    /// Its policy contradicts itself.
-    #[error("{0}")]
-    Policy(String),
-    /// The registry does not answer.
-    #[error("the registry could not be told")]
-    Backend(#[from] BackendError),
 }

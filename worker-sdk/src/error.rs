@@ -63,7 +63,7 @@ pub enum PublishError {
     #[error("the payload cannot be encoded as JSON")]
     Encode(#[source] serde_json::Error),
     /// The registry did not take the task in time. It was certainly not published.
-    #[error("the registry was not reachable within {after:?}; nothing was published")]
+    #[error("the registry took nothing within {after:?}; the task is not published")]
     Unavailable {
         /// How long it was tried.
         after: Duration,
@@ -72,9 +72,9 @@ pub enum PublishError {
         last: BackendError,
     },
     /// No answer within the time: the task may be published, or may be still. Ask for
-    /// `task` later, or publish again with [`Publish::as_task`](crate::Publish::as_task):
-    /// it is then the same task.
-    #[error("no answer within {after:?}: task {} may or may not be published", task.id)]
+    /// `task` later ([`TaskRef::from_raw`](crate::TaskRef::from_raw)), or publish it
+    /// [again](crate::Publish::again): it is then the same task.
+    #[error("no answer within {after:?}: task {task} may or may not be published")]
     Unknown {
         /// The task, if it is.
         task: RawTaskRef,

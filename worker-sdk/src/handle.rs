@@ -8,7 +8,7 @@ use bellows_registry::backend::{BackendError, Class, OpAnswer, TxnAnswer};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock;
 use bellows_registry::key::{Key, KeyRange};
-use bellows_registry::record::{Ended, OutcomeRecord, Record, Tally};
+use bellows_registry::record::{Ended, OutcomeRecord, ParkedRecord, Record, Tally};
 use bellows_registry::txn;
 use tokio::time::{sleep, timeout};
 
@@ -16,6 +16,11 @@ use crate::client::Bellows;
 use crate::definition::TaskDefinition;
 use crate::error::{TaskFailed, WaitError};
 use crate::refs::TaskRef;
+use crate::results::Follow;
+
+/// A waiter looks again after so long without a signal: a watch is a hint, and may have
+/// lost one (law 12).
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// A published task. Await it for its result; drop it, and the task goes on.
 ///
@@ -107,13 +112,13 @@ impl<T: TaskDefinition> TaskHandle<T> {
         let shared = &self.client.shared;
         let raw = self.task.raw();
         let key = shared.space.path(&Key::Outcome(raw.definition.clone(), raw.slot, raw.id));
-        let range = if raw.slot == shared.slot {
-            shared.space.slot_range(&raw.definition, raw.slot)
+        let (range, follow) = if raw.slot == shared.slot {
+            (shared.space.slot_range(&raw.definition, raw.slot), Follow::Always)
         } else {
-            KeyRange::one(key.clone())
+            (KeyRange::one(key.clone()), Follow::WhileWaiting)
         };
-        // Subscribe before you look.
-        let place = shared.results.subscribe(range, key);
+        // Subscribe before you look (law 13).
+        let place = shared.results.subscribe(range, follow, key);
         let mut waits = Waits::spread_by(raw.id.to_string().as_bytes());
         let mut silent_since = None;
         loop {
@@ -135,7 +140,8 @@ impl<T: TaskDefinition> TaskHandle<T> {
             }
             silent_since = None;
             waits.succeeded();
-            place.woken().await;
+            // Over is as good as woken: one looks again.
+            let _ = timeout(LOOK_AGAIN, place.woken()).await;
         }
     }
 
@@ -161,7 +167,14 @@ impl<T: TaskDefinition> TaskHandle<T> {
                 Err(source) => Err(WaitError::Record { task: self.id(), source }),
             };
         }
-        if found(txn::look::TASK).is_none() && found(txn::look::PARKED).is_none() {
+        if let Some(entry) = found(txn::look::PARKED) {
+            // It is kept for longer than its terminal record.
+            return match ParkedRecord::decode(&entry.value) {
+                Ok(parked) => Ok(TaskStatus::Ended(Box::new(outcome_of(parked)))),
+                Err(source) => Err(WaitError::Record { task: self.id(), source }),
+            };
+        }
+        if found(txn::look::TASK).is_none() {
             return Ok(TaskStatus::NotFound);
         }
         let tally = found(txn::look::TALLY).and_then(|entry| Tally::decode(&entry.value).ok());
@@ -179,6 +192,22 @@ impl<T: TaskDefinition> TaskHandle<T> {
             attempts: record.attempt,
             errors: record.tally.errors,
         }))
+    }
+}
+
+/// What a parked task still tells of how it ended.
+fn outcome_of(parked: ParkedRecord) -> OutcomeRecord {
+    OutcomeRecord {
+        ended: Ended::Parked,
+        attempt: parked.tally.attempts,
+        attempt_id: None,
+        worker: None,
+        published: parked.task.published,
+        started: parked.parked,
+        finished: parked.parked,
+        expires: parked.parked,
+        tally: parked.tally,
+        result: bytes::Bytes::new(),
     }
 }
 

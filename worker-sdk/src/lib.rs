@@ -60,6 +60,7 @@ mod client;
 #[cfg(feature = "etcd")]
 mod config;
 mod control;
+mod define;
 mod definition;
 mod dispatcher;
 mod error;
@@ -84,9 +85,10 @@ pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord
 pub use bellows_registry::spec::Policy;
 
 pub use bellows_registry::spec;
-pub use client::{Bellows, DefineError, Options};
+pub use client::{Bellows, Options};
 #[cfg(feature = "etcd")]
 pub use config::Config;
+pub use define::DefineError;
 pub use definition::{
     ActivationStrategy, PayloadOf, PublishStrategy, PublishTrigger, SingletonTrigger, TaskDefinition,
 };

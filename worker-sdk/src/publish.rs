@@ -33,8 +33,8 @@ use crate::refs::{RawTaskRef, TaskRef};
 /// the task.
 ///
 /// # Cancel safety
-/// Dropping the future leaves the outcome open. To be able to ask, choose the id
-/// beforehand with [`Publish::as_task`].
+/// Dropping the future leaves the outcome open. To be able to publish the same task again,
+/// choose its id beforehand with [`Publish::as_task`].
 #[must_use = "a task is published when this is awaited"]
 pub struct Publish<'a, T> {
     client: &'a Bellows,
@@ -42,6 +42,7 @@ pub struct Publish<'a, T> {
     delay: Duration,
     headers: BTreeMap<String, String>,
     id: Option<TaskId>,
+    again: Option<RawTaskRef>,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -54,7 +55,15 @@ impl<T> std::fmt::Debug for Publish<'_, T> {
 impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> Publish<'a, T> {
     pub(crate) fn new(client: &'a Bellows, payload: &PayloadOf<T>) -> Self {
         let payload = serde_json::to_vec(payload).map(Bytes::from);
-        Self { client, payload, delay: Duration::ZERO, headers: BTreeMap::new(), id: None, kind: PhantomData }
+        Self {
+            client,
+            payload,
+            delay: Duration::ZERO,
+            headers: BTreeMap::new(),
+            id: None,
+            again: None,
+            kind: PhantomData,
+        }
     }
 
     /// The task becomes due only after this time.
@@ -70,24 +79,40 @@ impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> Publish<'a, T> {
     }
 
     /// Publishes under this id, chosen by you. Publishing again with the same id on the
-    /// same client is the same task.
+    /// same client is the same task; elsewhere, use [`Publish::again`].
     pub fn as_task(mut self, id: TaskId) -> Self {
         self.id = Some(id);
+        self
+    }
+
+    /// Publishes a task once more whose publish ended in
+    /// [`PublishError::Unknown`], here or in another process, now or after a restart. It
+    /// is the same task: nothing happens if it is published already or has ended, as long
+    /// as its record is kept.
+    pub fn again(mut self, task: &RawTaskRef) -> Self {
+        self.again = Some(task.clone());
         self
     }
 
     async fn publish(self) -> Result<TaskHandle<T>, PublishError> {
         let client = self.client;
         let definition = client.definition::<T>().map_err(|error: IdError| invalid(&error))?;
-        let chosen = self.id;
-        let record = self.record()?;
-        let id = chosen.unwrap_or_else(|| client.shared.entropy.task_id());
-        if id.is_singleton() {
+        let raw = match &self.again {
+            Some(again) if again.definition != definition => {
+                return Err(PublishError::Invalid(format!("task {again} is not of {definition}")));
+            }
+            Some(again) => again.clone(),
+            None => {
+                let id = self.id.unwrap_or_else(|| client.shared.entropy.task_id());
+                RawTaskRef { definition, id, slot: client.shared.slot }
+            }
+        };
+        if raw.id.is_singleton() {
             return Err(PublishError::Invalid("a published task cannot have the singleton's id".to_owned()));
         }
-        let raw = RawTaskRef { definition, id, slot: record.slot };
+        let record = TaskRecord { slot: raw.slot, ..self.record()? };
         send(client, &raw, &record).await?;
-        Ok(TaskHandle::new(client.clone(), TaskRef::new(raw)))
+        Ok(TaskHandle::new(client.clone(), TaskRef::from_raw(raw)))
     }
 
     /// Checks all that can be checked before a byte leaves.
@@ -156,7 +181,8 @@ async fn send(client: &Bellows, task: &RawTaskRef, record: &TaskRecord) -> Resul
                 Published::Closed => return Err(closed(client, &task.definition).await),
             },
             Ok(Ok(Written::Deposed)) => BackendError::unknown("a publish has no fence to lose"),
-            Ok(Err(error)) if error.class() == Class::Invalid => {
+            // An earlier try may have been taken all the same: then nothing is certain.
+            Ok(Err(error)) if error.class() == Class::Invalid && !maybe_sent => {
                 return Err(PublishError::Invalid(error.to_string()));
             }
             Ok(Err(error)) => error,

@@ -19,6 +19,12 @@ pub struct RawTaskRef {
     pub slot: ResultSlot,
 }
 
+impl fmt::Display for RawTaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.definition, self.id)
+    }
+}
+
 /// A task of a known kind. Serializes to a few words of JSON; as good after a restart, in
 /// another process, or on another machine.
 #[derive(Serialize, Deserialize)]
@@ -30,7 +36,10 @@ pub struct TaskRef<T> {
 }
 
 impl<T> TaskRef<T> {
-    pub(crate) fn new(raw: RawTaskRef) -> Self {
+    /// A reference whose type is known: one from a
+    /// [`PublishError::Unknown`](crate::PublishError::Unknown), for instance. A wrong type
+    /// is told when the result is read.
+    pub fn from_raw(raw: RawTaskRef) -> Self {
         Self { raw, kind: PhantomData }
     }
 
@@ -47,13 +56,13 @@ impl<T> TaskRef<T> {
 
 impl<T> Clone for TaskRef<T> {
     fn clone(&self) -> Self {
-        Self::new(self.raw.clone())
+        Self::from_raw(self.raw.clone())
     }
 }
 
 impl<T> fmt::Debug for TaskRef<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.raw.definition, self.raw.id)
+        write!(f, "{}", self.raw)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Waiting for terminal records: one watch for all tasks of this process and definition,
 //! one for each task of others.
 //!
+//! The watch of this process's own slot is kept for as long as the client lives. Opening
+//! it begins with a list of the slot, so that a publisher which awaits one task after the
+//! other would else list all its kept results for each of them.
+//!
 //! A watch here is a hint only: whoever is woken looks again, and looking reads all keys
 //! of the task in one transaction (law 13).
 
@@ -20,7 +24,32 @@ use crate::control::{Control, Owned};
 pub(crate) struct Results {
     backend: DynBackend,
     control: Control,
-    followed: Mutex<HashMap<KeyRange, Weak<Followed>>>,
+    followed: Mutex<HashMap<KeyRange, Kept>>,
+}
+
+/// How long a range is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    /// As long as the client lives.
+    Always,
+    /// As long as anybody waits.
+    WhileWaiting,
+}
+
+enum Kept {
+    Always(Arc<Followed>),
+    WhileWaiting(Weak<Followed>),
+}
+
+impl Kept {
+    fn get(&self) -> Option<Arc<Followed>> {
+        let followed = match self {
+            Self::Always(followed) => Some(Arc::clone(followed)),
+            Self::WhileWaiting(followed) => followed.upgrade(),
+        };
+        // It ends with the runtime it runs on, which the client may survive.
+        followed.filter(|followed| !followed.following.has_ended())
+    }
 }
 
 impl fmt::Debug for Results {
@@ -29,10 +58,10 @@ impl fmt::Debug for Results {
     }
 }
 
-/// One range and who waits for its keys. The watch ends with the last waiter.
+/// One range and who waits for its keys.
 struct Followed {
     waiting: Arc<Waiting>,
-    _following: Owned<()>,
+    following: Owned<()>,
 }
 
 #[derive(Default)]
@@ -51,33 +80,40 @@ impl Results {
     }
 
     /// Subscribes to a key by following `range`. From now on no change of it is missed.
-    pub(crate) fn subscribe(&self, range: KeyRange, key: Bytes) -> Place {
-        let followed = self.follow(range);
+    pub(crate) fn subscribe(&self, range: KeyRange, follow: Follow, key: Bytes) -> Place {
+        let followed = self.follow(range, follow);
         let woken = Arc::new(Notify::new());
         followed.waiting.lock().entry(key.clone()).or_default().push(Arc::clone(&woken));
         Place { followed, key, woken }
     }
 
-    fn follow(&self, range: KeyRange) -> Arc<Followed> {
+    fn follow(&self, range: KeyRange, follow: Follow) -> Arc<Followed> {
         let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(followed) = all.get(&range).and_then(Weak::upgrade) {
+        if let Some(followed) = all.get(&range).and_then(Kept::get) {
             return followed;
         }
-        all.retain(|_, followed| followed.strong_count() > 0);
+        all.retain(|_, kept| kept.get().is_some());
         let waiting = Arc::new(Waiting::default());
         let mirror = Mirror::new(Arc::clone(&self.backend), range.clone());
-        let following = self.control.spawn(follow(mirror, Arc::clone(&waiting)));
-        let followed = Arc::new(Followed { waiting, _following: following });
-        all.insert(range, Arc::downgrade(&followed));
+        let following = self.control.spawn(wake(mirror, Arc::clone(&waiting)));
+        let followed = Arc::new(Followed { waiting, following });
+        let kept = match follow {
+            Follow::Always => Kept::Always(Arc::clone(&followed)),
+            Follow::WhileWaiting => Kept::WhileWaiting(Arc::downgrade(&followed)),
+        };
+        all.insert(range, kept);
         followed
     }
 }
 
-async fn follow(mut mirror: Mirror, waiting: Arc<Waiting>) {
+async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>) {
     loop {
         match mirror.next().await {
-            // Whatever happened before the list: everyone looks once more.
-            MirrorEvent::Listed { .. } => waiting.wake_all(),
+            // Who is not in the list has nothing new to look at: a waiter looks after it
+            // has subscribed, and what ended since then is listed or will be told.
+            MirrorEvent::Listed { entries, .. } => {
+                entries.iter().for_each(|entry| waiting.wake(&entry.key));
+            }
             MirrorEvent::Changed(changes) => {
                 for change in &changes.changes {
                     if let Change::Put(entry) = change {
@@ -98,12 +134,6 @@ impl Waiting {
 
     fn wake(&self, key: &Bytes) {
         for woken in self.lock().get(key).into_iter().flatten() {
-            woken.notify_one();
-        }
-    }
-
-    fn wake_all(&self) {
-        for woken in self.lock().values().flatten() {
             woken.notify_one();
         }
     }

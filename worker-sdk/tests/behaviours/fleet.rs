@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bellows_registry::backend::Entry;
+use bellows_registry::id::{DefinitionId, WorkerId};
+use bellows_registry::key::{Key, KeyRange};
+use bellows_registry::record::{Record, WorkerRecord, WorkerState};
+use bellows_registry::txn;
 use bellows_sdk::prelude::*;
-use bellows_sdk::{DispatcherHandle, ErrorKind};
+use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, Health, WaitError};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -37,6 +42,123 @@ pub(crate) async fn no_more_handlers_run_than_there_are_slots(world: World) {
         within(SOON, task).await.unwrap();
     }
     assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+fn act() -> DefinitionId {
+    DefinitionId::new("default", Act::NAME).unwrap()
+}
+
+/// The keys of `Act` in one room, once there are any.
+async fn keys(world: &World, room: &str) -> Vec<Entry> {
+    let range = KeyRange::prefix(format!("{}q/{}/{room}/", world.space().prefix(), act()));
+    within(SOON, world.some(range)).await
+}
+
+/// The one worker that is alive, and its record.
+async fn only_worker(world: &World) -> (WorkerId, WorkerRecord) {
+    let entries = keys(world, "w").await;
+    assert_eq!(entries.len(), 1);
+    match world.space().parse(&entries[0].key) {
+        Ok(Key::Worker(_, worker)) => (worker, WorkerRecord::decode(&entries[0].value).unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the worker's health is this.
+async fn health_is(worker: &DispatcherHandle, wanted: Health) {
+    within(SOON, async {
+        while worker.health() != wanted {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+pub(crate) async fn a_cordoned_worker_says_so_and_takes_nothing(world: World) {
+    world.define(LONG).await;
+    let worker = world.worker(&world.bellows, 1, quick).await;
+    let (id, record) = only_worker(&world).await;
+    let say = |state| txn::put_worker(&world.space(), &act(), &id, &WorkerRecord { state, ..record.clone() });
+    world.write(say(WorkerState::Cordoned)).await;
+    health_is(&worker, Health::Cordoned).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    assert!(task.wait_timeout(Duration::from_millis(300)).await.is_err(), "it takes nothing");
+    world.write(say(WorkerState::Active)).await;
+    health_is(&worker, Health::Ready).await;
+    assert_eq!(within(SOON, task).await.unwrap(), "x");
+}
+
+/// Some servers go on renewing a lease that was revoked: the key says what is true.
+pub(crate) async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
+    world.define(LONG).await;
+    let (worker, began) = stuck_worker(&world, &world.bellows).await;
+    world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    let (first, _) = only_worker(&world).await;
+    world.delete(world.space().path(&Key::Worker(act(), first.clone()))).await;
+    // The task was lost with the worker that was, and comes to the one that is.
+    within(SOON, began.notified()).await;
+    let (second, _) = only_worker(&world).await;
+    assert_ne!(first, second, "a worker id is never used again (law 20)");
+    within(SOON, worker.drain(Duration::ZERO)).await.unwrap();
+    world.assert_lawful().await;
+}
+
+pub(crate) async fn a_draining_worker_hands_back_what_it_has_not_seen_yet(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let worker = world.worker(&client, 1, quick).await;
+    link.stall_watches(true);
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    keys(&world, "a").await;
+    within(SOON, worker.drain(Duration::from_secs(5))).await.unwrap();
+    let _second = world.worker(&world.bellows, 1, quick).await;
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.tally.hand_backs, outcome.tally.losses, outcome.attempt), (1, 0, 1));
+    world.assert_lawful().await;
+}
+
+/// A handler that is told to stop and says what is to become of its task is heard.
+pub(crate) async fn a_verdict_on_the_way_out_counts(world: World) {
+    world.define(LONG).await;
+    let began = Arc::new(Notify::new());
+    let says = Arc::clone(&began);
+    let act = move |context: TaskContext, _: String| {
+        let says = Arc::clone(&says);
+        async move {
+            says.notify_one();
+            context.cancelled().cancelled().await;
+            Err(TaskFailure::park("half done, and cannot be done again"))
+        }
+    };
+    let worker = world.worker(&world.bellows, 1, act).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    within(SOON, worker.drain(Duration::ZERO)).await.unwrap();
+    let Err(WaitError::Failed(failed)) = within(SOON, task).await else { panic!("it is parked") };
+    assert_eq!((failed.ended, failed.attempts), (Ended::Parked, 1));
+}
+
+pub(crate) async fn a_drain_ends_in_time_though_nobody_answers(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let act = move |_: TaskContext, text: String| {
+        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        async move {
+            says.notify_one();
+            waits.notified().await;
+            Ok(text.into())
+        }
+    };
+    let worker = world.worker(&client, 1, act).await;
+    world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    link.set_reachable(false);
+    go.notify_one(); // an outcome in hand, and nobody to take it
+    health_is(&worker, Health::NotReady("the registry does not answer")).await;
+    within(Duration::from_secs(8), worker.drain(Duration::from_secs(1))).await.unwrap();
 }
 
 /// A worker whose handler begins, says so, and never ends by itself.

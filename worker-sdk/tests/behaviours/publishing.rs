@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use bellows_registry::backend::RangeRequest;
-use bellows_registry::testkit::{Fault, puts};
+use bellows_registry::backend::{Op, RangeRequest, Txn};
+use bellows_registry::key::KeyRange;
+use bellows_registry::testkit::{Fault, Rates, puts};
 use bellows_sdk::prelude::*;
-use bellows_sdk::{PublishError, TaskStatus, WaitError};
+use bellows_sdk::spec::Mode;
+use bellows_sdk::{Ended, Policy, PublishError, TaskStatus, WaitError};
+
+use tokio::time::sleep;
 
 use super::world::{Act, LONG, SOON, World, within};
 
@@ -34,6 +38,17 @@ pub(crate) async fn a_saved_ref_is_awaited_by_another_client(world: World) {
     // And once more, long after it ended.
     let task = world.other_client().task::<Act>(serde_json::from_str(&saved).unwrap());
     assert_eq!(within(SOON, task).await.unwrap(), "later!");
+}
+
+pub(crate) async fn a_publisher_awaits_all_its_tasks_by_one_watch(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let _worker = world.worker(&world.bellows, 1, echo).await;
+    for _ in 0..5 {
+        let task = client.publish::<Act>("x".into()).await.unwrap();
+        assert_eq!(within(SOON, task).await.unwrap(), "x!");
+    }
+    assert_eq!(link.inner().result_watches(), 1);
 }
 
 pub(crate) async fn a_delayed_task_is_not_run_before_its_time(world: World) {
@@ -115,4 +130,64 @@ pub(crate) async fn a_result_is_not_there_before_the_task_has_ended(world: World
     let _worker = world.worker(&world.bellows, 1, echo).await;
     assert_eq!(task.wait_timeout(SOON).await.unwrap(), "x!");
     assert_eq!(task.try_result().await.unwrap().as_deref(), Some("x!"));
+}
+
+pub(crate) async fn a_definition_on_hold_and_drain_takes_no_tasks(world: World) {
+    let policy = Policy { mode: Mode::HoldAndDrain, ..Policy::default() };
+    world.bellows.define::<Act>(policy).await.unwrap();
+    let refused = world.bellows.publish::<Act>("x".into()).await.unwrap_err();
+    assert!(matches!(refused, PublishError::NotAccepting(_)), "{refused}");
+    world.define(LONG).await;
+    world.bellows.publish::<Act>("x".into()).await.unwrap();
+}
+
+pub(crate) async fn an_unknown_outcome_is_settled_by_publishing_again_from_elsewhere(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    link.set_rates(Rates { lose_answer: 1000, ..Rates::default() });
+    let unknown = client.publish::<Act>("once".into()).await.unwrap_err();
+    let PublishError::Unknown { task, .. } = unknown else { panic!("{unknown}") };
+    // It was published, as it happens: the reference in the error is as good as any.
+    let _worker = world.worker(&world.bellows, 1, echo).await;
+    let other = world.other_client();
+    let found = other.task(TaskRef::<Act>::from_raw(task.clone()));
+    assert_eq!(within(SOON, found).await.unwrap(), "once!");
+    // Whoever cannot tell publishes it again, from any process, and changes nothing.
+    let again = other.publish::<Act>("twice".into()).again(&task).await.unwrap();
+    assert_eq!(again.to_ref(), TaskRef::from_raw(task));
+    assert_eq!(within(SOON, again).await.unwrap(), "once!");
+    // Not merely the old result: no second life was begun.
+    let there = |range: String| world.store.range(RangeRequest::new(KeyRange::prefix(range)));
+    let prefix = world.space().prefix().to_owned();
+    assert_eq!(there(format!("{prefix}q/default/act/t/")).await.unwrap().entries, []);
+    assert_eq!(there(format!("{prefix}r/")).await.unwrap().entries.len(), 1);
+}
+
+pub(crate) async fn a_parked_task_is_known_for_longer_than_its_record(world: World) {
+    world.define(LONG).await;
+    let park = |_: TaskContext, _: String| async { Err(TaskFailure::park("hopeless")) };
+    let _worker = world.worker(&world.bellows, 1, park).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, task.outcome()).await.unwrap();
+    let results = KeyRange::prefix(format!("{}r/", world.space().prefix()));
+    let forget = Txn { then: vec![Op::Delete(results)], ..Txn::default() };
+    world.store.txn(forget).await.unwrap();
+    let Err(WaitError::Failed(failed)) = within(SOON, task).await else { panic!("it is parked") };
+    assert_eq!((failed.ended, failed.attempts), (Ended::Parked, 1));
+    assert_eq!(failed.errors[0].message, "hopeless");
+}
+
+pub(crate) async fn a_result_whose_signal_was_lost_is_found(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let task = client.publish::<Act>("x".into()).await.unwrap();
+    link.hide_next_change(format!("{}r/", world.space().prefix()));
+    let waiting = task.wait_timeout(Duration::from_secs(400));
+    let later = async {
+        sleep(Duration::from_secs(5)).await; // by then the watch is open
+        world.worker(&world.bellows, 1, echo).await
+    };
+    let (result, _worker) = tokio::join!(waiting, later);
+    assert_eq!(link.injected()["hide_change"], 1);
+    assert_eq!(result.unwrap(), "x!");
 }

@@ -1,15 +1,19 @@
 //! A registry with its assigner, and short words for what the behaviours do with it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bellows_registry::backend::{Entry, Op, RangeRequest, Txn};
 use bellows_registry::check;
-use bellows_registry::key::Keyspace;
+use bellows_registry::key::{KeyRange, Keyspace};
 use bellows_registry::testkit::Faulty;
+use bellows_registry::txn::{Batch, Move};
 use bellows_sdk::prelude::*;
 use bellows_sdk::spec::{Backoff, Execution, Percent, Retry, Span};
 use bellows_sdk::{DispatcherHandle, DynBackend, EtcdBackend, EtcdConfig, MemoryBackend, Options, Policy};
 use bellows_testbed::EtcdServer;
+use bytes::Bytes;
 
 pub(crate) struct World {
     /// The client that hosts the assigner.
@@ -65,7 +69,9 @@ impl World {
 
     /// A client whose way to the registry can be made to fail.
     pub(crate) fn client_over_a_bad_link(&self) -> (Bellows, Faulty<Link>) {
-        let link = Faulty::new(Link(Arc::clone(&self.store)), 7);
+        let results = KeyRange::prefix(format!("{}r/", self.space().prefix()));
+        let link = Link { to: Arc::clone(&self.store), results, watches: AtomicU32::new(0) };
+        let link = Faulty::new(link, 7);
         let client = Bellows::with_backend(Arc::new(link.clone()), self.options.clone()).unwrap();
         (client, link)
     }
@@ -91,10 +97,35 @@ impl World {
         worker
     }
 
+    /// Writes one move as whoever it belongs to.
+    pub(crate) async fn write(&self, row: Move) {
+        let mut batch = Batch::default();
+        batch.push(row).unwrap();
+        let answers = Batch::answers(self.store.txn(batch.into_txn(None)).await.unwrap()).unwrap();
+        assert!(answers.iter().all(|answer| answer.succeeded));
+    }
+
+    /// Deletes a key.
+    pub(crate) async fn delete(&self, key: Bytes) {
+        let delete = Txn { then: vec![Op::Delete(KeyRange::one(key))], ..Txn::default() };
+        self.store.txn(delete).await.unwrap();
+    }
+
+    /// What is in a range, once there is anything.
+    pub(crate) async fn some(&self, range: KeyRange) -> Vec<Entry> {
+        loop {
+            let found = self.store.range(RangeRequest::new(range.clone())).await.unwrap().entries;
+            if !found.is_empty() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// No law is broken now.
     pub(crate) async fn assert_lawful(&self) {
         let space = self.space();
-        let all = bellows_registry::backend::RangeRequest::new(space.everything());
+        let all = RangeRequest::new(space.everything());
         let entries = self.store.range(all).await.unwrap().entries;
         assert_eq!(check::registry(&space, &entries), []);
     }
@@ -123,33 +154,47 @@ pub(crate) async fn within<F: IntoFuture>(time: Duration, what: F) -> F::Output 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// A shared backend as a backend, to be wrapped.
+/// A shared backend as a backend, to be wrapped. Counts the watches on results.
 #[derive(Debug)]
-pub(crate) struct Link(DynBackend);
+pub(crate) struct Link {
+    to: DynBackend,
+    results: KeyRange,
+    watches: AtomicU32,
+}
+
+impl Link {
+    /// How many watches on results were opened.
+    pub(crate) fn result_watches(&self) -> u32 {
+        self.watches.load(Ordering::SeqCst)
+    }
+}
 
 mod link {
     use bellows_registry::backend::*;
     use futures::future::BoxFuture;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     impl Backend for super::Link {
         fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeAnswer, BackendError>> {
-            self.0.range(request)
+            self.to.range(request)
         }
         fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnAnswer, BackendError>> {
-            self.0.txn(txn)
+            self.to.txn(txn)
         }
         fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream, BackendError>> {
-            self.0.watch(request)
+            let results = self.results.contains(&request.range.start);
+            self.watches.fetch_add(u32::from(results), Ordering::SeqCst);
+            self.to.watch(request)
         }
         fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<Lease, BackendError>> {
-            self.0.grant(ttl)
+            self.to.grant(ttl)
         }
         fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<Duration, BackendError>> {
-            self.0.keep_alive(lease)
+            self.to.keep_alive(lease)
         }
         fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), BackendError>> {
-            self.0.revoke(lease)
+            self.to.revoke(lease)
         }
     }
 }
