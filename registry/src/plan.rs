@@ -159,7 +159,9 @@ fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &A
             };
             let Some(assigned) = task.assignment() else { continue };
             let alone = assigned.isolation == Isolation::Alone;
-            let hopeless = alone && task.tally().losses_alone + 1 >= max_disruptions;
+            // A singleton is never given up: there is nobody to replay it.
+            let hopeless =
+                alone && !task_id.is_singleton() && task.tally().losses_alone + 1 >= max_disruptions;
             let (worker, attempt) = (worker.clone(), assigned.attempt);
             let step = if hopeless {
                 Step::LostForGood { task: task_id, worker, attempt }

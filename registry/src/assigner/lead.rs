@@ -188,8 +188,10 @@ impl<'a> Lead<'a> {
         match answered.fate {
             Fate::Unknown => self.stage = Stage::Raising,
             Fate::NotApplied => {
+                // Overloaded, or without a leader: at once would be a storm.
+                let retry = now.instant + send::RETRY_NOT_APPLIED;
                 for (def, step) in &answered.steps {
-                    self.assumed.refused(def, step.task(), 0, now.instant);
+                    self.assumed.refused(def, step.task(), Revision::MAX, retry);
                 }
             }
             // Ours no longer, unless an unanswered raise of ours was applied: find out.
@@ -199,8 +201,12 @@ impl<'a> Lead<'a> {
                     if applied {
                         self.assumed.applied(def, step.task(), revision);
                     } else {
+                        // If the view has passed the refusal already, it does not explain
+                        // it: then only time helps, and at once would never end.
+                        let explained = !plan::has_passed(&self.view, revision);
+                        let until = if explained { revision } else { Revision::MAX };
                         let retry = now.instant + send::RETRY_REFUSED;
-                        self.assumed.refused(def, step.task(), revision, retry);
+                        self.assumed.refused(def, step.task(), until, retry);
                     }
                 }
             }

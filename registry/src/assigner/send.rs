@@ -18,6 +18,9 @@ use crate::view::View;
 /// A refused step is planned again when the view has passed the refusal, or after this.
 pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
+/// What was certainly not applied is planned again after this.
+pub(super) const RETRY_NOT_APPLIED: Duration = Duration::from_millis(250);
+
 type Steps = Vec<(DefinitionId, Step)>;
 
 /// One request and the steps it carries out.

@@ -224,6 +224,26 @@ fn a_task_that_keeps_losing_workers_while_alone_is_parked() {
 }
 
 #[test]
+fn a_singleton_is_never_given_up() {
+    let mut scene = Scene::new(Mode::Active);
+    let record = TaskRecord {
+        slot: crate::id::ResultSlot::from_bits(1),
+        published: clock::WallMillis(0),
+        delay: None,
+        headers: BTreeMap::new(),
+        payload: Bytes::new(),
+    };
+    scene.put(&Key::Task(def(), TaskId::SINGLETON), record.encode());
+    let tally = Tally { losses: 9, losses_alone: 9, ..Tally::default() };
+    scene.put(&Key::Tally(def(), TaskId::SINGLETON), tally.encode());
+    scene.worker(1, 2, WorkerState::Active);
+    let plan = scene.plan();
+    scene.carry_out(&plan);
+    scene.delete(&Key::Worker(def(), worker(1)));
+    assert!(matches!(scene.plan().steps[..], [(_, Step::Lost { .. })]));
+}
+
+#[test]
 fn a_task_held_beyond_every_bound_is_taken_back_from_a_living_worker() {
     let mut scene = Scene::new(Mode::Active);
     scene.tasks(1..=1);
