@@ -1,7 +1,7 @@
 # The front door. `make help` lists what there is; CI calls the same targets.
 #
 # `make demo` and `make test` do all their own set-up, say what they are doing while you
-# wait, and end with one line: PASS or FAIL.
+# wait, and end with a verdict: PASS or FAIL.
 
 SHELL := /bin/bash
 .ONESHELL:
