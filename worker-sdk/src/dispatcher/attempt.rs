@@ -1,4 +1,16 @@
 //! One attempt: a straight line from the assignment to its answered outcome.
+//!
+//! One line is logged when it begins (`attempt began`) and one when it ends
+//! (`attempt ended`; `attempt not begun` if it was handed back before), at level info:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `task`, `attempt`, `worker` | the ids |
+//! | `number` | the number of the attempt, from 1 |
+//! | `outcome` | as the label `outcome` of `bellows_worker_attempts_total` |
+//! | `error` | the handler's own words, or ours; nothing of a payload that does not decode |
+//! | `recorded` | whether the registry took the outcome: `yes`, or why not |
+//! | `millis` | how long the handler took |
 
 use std::sync::Arc;
 use std::time::Duration;
