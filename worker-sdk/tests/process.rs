@@ -44,8 +44,8 @@ fn config(url: &str, lease_ttl: Duration) -> Config {
 /// A handler that blocks the only thread of the user's runtime for three times the TTL.
 #[test]
 fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
-    let dir = std::env::temp_dir().join(format!("bellows-sdk-process-{}", std::process::id()));
-    let etcd = EtcdServer::start(&dir).expect("a real etcd, built from tools/etcd");
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
     let url = etcd.client_url().to_string();
     let assigner_url = url.clone();
     // The assigner lives in a process of its own, as far as the worker can tell.
@@ -145,8 +145,8 @@ async fn eventually(what: &str, is: impl Fn() -> bool) {
 /// A worker process from its start to SIGTERM, on a real etcd, as on a cluster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
-    let dir = std::env::temp_dir().join(format!("bellows-sdk-serve-{}", std::process::id()));
-    let etcd = EtcdServer::start(&dir).expect("a real etcd, built from tools/etcd");
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
     let url = etcd.client_url().to_string();
     let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
     let bellows = Bellows::hosted(backend, Options::default()).unwrap();

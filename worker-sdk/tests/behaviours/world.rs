@@ -1,5 +1,6 @@
 //! A registry with its assigner, and short words for what the behaviours do with it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,7 +38,8 @@ fn etcd_url() -> &'static str {
     static ETCD: OnceLock<(EtcdServer, String)> = OnceLock::new();
     &ETCD
         .get_or_init(|| {
-            let dir = std::env::temp_dir().join(format!("bellows-sdk-etcd-{}", std::process::id()));
+            // Nothing is dropped at the end of a test program: what stays, stays in `target`.
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("etcd-{}", std::process::id()));
             let etcd = EtcdServer::start(&dir).expect("a real etcd, built from tools/etcd");
             let url = etcd.client_url().to_string();
             (etcd, url)

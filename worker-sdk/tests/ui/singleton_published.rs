@@ -1,3 +1,5 @@
+//! A singleton that somebody tries to publish.
+
 use bellows_sdk::prelude::*;
 
 struct Sweep;
