@@ -11,7 +11,7 @@ use bellows_registry::backend::{Change, Changes, Compare, Entry, Is, Op, Revisio
 use bellows_registry::check;
 use bellows_registry::clock::{self, Now, WallMillis};
 use bellows_registry::entropy::Entropy;
-use bellows_registry::id::{DefinitionId, ResultSlot, TaskId, WorkerId};
+use bellows_registry::id::{DefinitionId, ResultSlot, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
 use bellows_registry::record::{
