@@ -20,10 +20,11 @@ pub struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// An image with a full name, for example `localhost/pause:v1`.
+    /// An image by its name, for example `localhost/pause:v1`. A name without a registry is
+    /// one of Docker Hub's, as for Docker and for the kubelet: `hello:1` in a pod means it.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), files: BTreeMap::new(), entrypoint: Vec::new(), env: Vec::new() }
+        Self { name: qualified(name.into()), files: BTreeMap::new(), entrypoint: Vec::new(), env: Vec::new() }
     }
 
     /// Adds a file of this machine under an absolute path of the image. It can be read and, if it can be here,
@@ -195,6 +196,15 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&part, path).context(|| format!("rename to {}", path.display()))
 }
 
+/// The name with its registry.
+fn qualified(name: String) -> String {
+    match name.split_once('/') {
+        None => format!("docker.io/library/{name}"),
+        Some((first, _)) if first == "localhost" || first.contains(['.', ':']) => name,
+        Some(_) => format!("docker.io/{name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +234,19 @@ mod tests {
     fn a_path_that_leads_out_is_refused() {
         for path in ["relative", "/../up", "/"] {
             assert!(ImageSpec::new("localhost/x:v1").file("/bin/sh", path).layer().is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_short_name_means_what_the_kubelet_takes_it_for() {
+        for (short, full) in [
+            ("hello:1", "docker.io/library/hello:1"),
+            ("me/hello:1", "docker.io/me/hello:1"),
+            ("localhost/hello:1", "localhost/hello:1"),
+            ("ghcr.io/me/hello:1", "ghcr.io/me/hello:1"),
+            ("here:5000/hello:1", "here:5000/hello:1"),
+        ] {
+            assert_eq!(qualified(short.to_owned()), full);
         }
     }
 }
