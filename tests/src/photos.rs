@@ -12,12 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::deb;
 
 /// The package, and the version that was looked at.
-pub const PACKAGE: deb::Package = deb::Package {
-    name: "lomiri-wallpapers-16.04",
-    version: "20.04.0-2",
-    sha256: "a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
-    url: "https://deb.debian.org/debian/pool/main/l/lomiri-wallpapers/lomiri-wallpapers-16.04_20.04.0-2_all.deb",
-};
+pub const PACKAGE: deb::Package = deb::Package { name: "lomiri-wallpapers-16.04", version: "20.04.0-2" };
 
 /// Names the cache entry: the package's version, and how the crops are cut.
 const VERSION: &str = "20.04.0-2.2";
