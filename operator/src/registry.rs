@@ -116,6 +116,7 @@ impl Registry {
                 published: clock::wall(),
                 delay: None,
                 headers: std::collections::BTreeMap::new(),
+                options: bellows_registry::record::TaskOptions::default(),
                 payload: Bytes::new(),
             };
             self.send(put_singleton(&self.space, def, &record)).await?;

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use outcome::{AttemptError, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
-pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskRecord};
+pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskOptions, TaskRecord};
 pub use worker::{
     LeaderRecord, MetaRecord, OpenRecord, PolicyRecord, PolicyState, WorkerRecord, WorkerState,
 };
@@ -115,6 +115,7 @@ mod tests {
             published: WallMillis(1_000),
             delay: None,
             headers: std::collections::BTreeMap::new(),
+            options: crate::record::TaskOptions::default(),
             payload: Bytes::from_static(b"{\"url\":\"x\"}\n\x00\xff"),
         }
     }

@@ -162,6 +162,7 @@ impl Core {
             published: WallMillis(0),
             delay: (!wait.is_zero()).then(|| Delay::from_now(wait, self.now.wall)),
             headers: BTreeMap::new(),
+            options: bellows_registry::record::TaskOptions::default(),
             payload: Bytes::from(vec![b'x'; self.below(40) as usize]),
         };
         let (id, space) = (self.dice.task_id(), self.space.clone());

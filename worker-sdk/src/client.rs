@@ -223,6 +223,7 @@ impl Bellows {
             published: clock::wall(),
             delay: None,
             headers: std::collections::BTreeMap::new(),
+            options: bellows_registry::record::TaskOptions::default(),
             payload,
         }
     }

@@ -24,6 +24,7 @@ async fn publish_one(registry: &Registry, def: &DefinitionId, bits: u128) -> Pub
         published: clock::wall(),
         delay: None,
         headers: std::collections::BTreeMap::new(),
+        options: bellows_registry::record::TaskOptions::default(),
         payload: Bytes::new(),
     };
     let row = publish(&registry.space, def, TaskId::from_bits(bits), &task);

@@ -61,6 +61,7 @@ impl Scene {
                 published: clock::WallMillis(0),
                 delay: None,
                 headers: BTreeMap::new(),
+                options: crate::record::TaskOptions::default(),
                 payload: Bytes::from_static(b"{}"),
             };
             self.put(&Key::Task(def(), TaskId::from_bits(id)), record.encode());
@@ -231,6 +232,7 @@ fn a_singleton_is_never_given_up() {
         published: clock::WallMillis(0),
         delay: None,
         headers: BTreeMap::new(),
+        options: crate::record::TaskOptions::default(),
         payload: Bytes::new(),
     };
     scene.put(&Key::Task(def(), TaskId::SINGLETON), record.encode());

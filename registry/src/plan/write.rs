@@ -88,6 +88,7 @@ fn assignment(task: &Task, policy: &Policy, isolation: Isolation) -> Option<Assi
         isolation,
         cancel: false,
         headers: task.headers(),
+        options: task.options().cloned().unwrap_or_default(),
         inline: payload.is_some(),
         payload: payload.unwrap_or_default(),
         tally,

@@ -51,6 +51,21 @@ impl Delay {
     }
 }
 
+/// What the publisher chose for one task, beyond its payload and its first due time.
+///
+/// It travels with the task: the view keeps it, an assignment carries it to the worker,
+/// and a parked task keeps it for its replay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskOptions {}
+
+impl TaskOptions {
+    /// Whether nothing was chosen.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A published task. Immutable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
@@ -64,6 +79,9 @@ pub struct TaskRecord {
     /// What the publisher attached.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// What the publisher chose.
+    #[serde(default, skip_serializing_if = "TaskOptions::is_default")]
+    pub options: TaskOptions,
     /// The payload, as the publisher encoded it.
     #[serde(skip)]
     pub payload: Bytes,
@@ -119,6 +137,9 @@ pub struct AssignmentRecord {
     /// What the publisher attached.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// What the publisher chose.
+    #[serde(default, skip_serializing_if = "TaskOptions::is_default")]
+    pub options: TaskOptions,
     /// Whether the payload is the body of this record; else it is read from the task.
     pub inline: bool,
     /// The payload, if inline.

@@ -293,8 +293,8 @@ impl Task {
         let keep = record.payload.len() <= limits::INLINE.min(at.room);
         // A slice of the received buffer would keep all of it alive.
         let payload = keep.then(|| bytes::Bytes::copy_from_slice(&record.payload));
-        let TaskRecord { published, slot, headers, .. } = record;
-        self.record = Some(Known { revision, due, published, slot, headers, payload });
+        let TaskRecord { published, slot, headers, options, .. } = record;
+        self.record = Some(Known { revision, due, published, slot, headers, options, payload });
     }
 
     fn learn_tally(&mut self, tally: Tally, revision: Revision, at: Reading<'_>) {

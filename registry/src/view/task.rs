@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::Revision;
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, ResultSlot, WorkerId};
-use crate::record::{Isolation, Tally};
+use crate::record::{Isolation, Tally, TaskOptions};
 
 /// A task as far as a view knows it.
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ pub(super) struct Known {
     pub(super) published: WallMillis,
     pub(super) slot: ResultSlot,
     pub(super) headers: BTreeMap<String, String>,
+    pub(super) options: TaskOptions,
     /// The payload, unless it is too large to travel in an assignment.
     pub(super) payload: Option<Bytes>,
 }
@@ -107,6 +108,11 @@ impl Task {
     /// What the publisher attached.
     pub fn headers(&self) -> BTreeMap<String, String> {
         self.record.as_ref().map(|known| known.headers.clone()).unwrap_or_default()
+    }
+
+    /// What the publisher chose, if the task is known.
+    pub fn options(&self) -> Option<&TaskOptions> {
+        self.record.as_ref().map(|known| &known.options)
     }
 
     /// The payload, if it is small enough to travel in an assignment and was kept.

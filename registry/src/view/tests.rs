@@ -18,6 +18,7 @@ fn task_record(delay: Option<Delay>) -> TaskRecord {
         published: clock::WallMillis(0),
         delay,
         headers: BTreeMap::new(),
+        options: crate::record::TaskOptions::default(),
         payload: Bytes::from_static(b"{}"),
     }
 }
@@ -41,6 +42,7 @@ fn assignment(number: u32) -> AssignmentRecord {
         isolation: Isolation::Shared,
         cancel: false,
         headers: BTreeMap::new(),
+        options: crate::record::TaskOptions::default(),
         inline: true,
         payload: Bytes::from_static(b"{}"),
     }

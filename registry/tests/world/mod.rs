@@ -198,6 +198,7 @@ pub(crate) fn task_record() -> TaskRecord {
         published: WallMillis(0),
         delay: None,
         headers: BTreeMap::new(),
+        options: bellows_registry::record::TaskOptions::default(),
         payload: Bytes::from_static(b"{}"),
     }
 }

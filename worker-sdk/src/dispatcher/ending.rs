@@ -168,6 +168,7 @@ impl Attempt<'_> {
             published: self.record.published,
             delay: None,
             headers: self.record.headers.clone(),
+            options: self.record.options.clone(),
             payload: self.payload.clone(),
         };
         let parked = ParkedRecord { parked: self.now, tally: tally.clone(), task };
@@ -254,6 +255,7 @@ mod tests {
             isolation: Isolation::Shared,
             cancel: false,
             headers: std::collections::BTreeMap::new(),
+            options: bellows_registry::record::TaskOptions::default(),
             inline: true,
             payload: Bytes::new(),
         };

@@ -135,6 +135,7 @@ mod tests {
             isolation: Isolation::Shared,
             cancel: false,
             headers: std::collections::BTreeMap::new(),
+            options: bellows_registry::record::TaskOptions::default(),
             inline: true,
             payload: Bytes::new(),
         };

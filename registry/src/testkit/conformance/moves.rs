@@ -187,6 +187,7 @@ fn task() -> TaskRecord {
         published: WallMillis(1),
         delay: None,
         headers: BTreeMap::new(),
+        options: crate::record::TaskOptions::default(),
         payload: Bytes::from_static(b"{\"width\":7}"),
     }
 }
@@ -205,6 +206,7 @@ fn assignment() -> AssignmentRecord {
         isolation: Isolation::Shared,
         cancel: false,
         headers: BTreeMap::new(),
+        options: crate::record::TaskOptions::default(),
         inline: true,
         payload: task().payload,
     }
