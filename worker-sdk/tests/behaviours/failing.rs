@@ -9,6 +9,18 @@ use bellows_sdk::{Ended, ErrorKind, TaskFailed, WaitError};
 
 use super::world::{Act, LONG, SOON, World, within};
 
+behaviours! {
+    a_failed_attempt_is_tried_again_and_counted,
+    a_task_is_parked_after_its_last_attempt_with_the_errors,
+    a_parked_verdict_is_final,
+    a_cancelled_verdict_is_final,
+    snoozing_costs_no_attempt,
+    a_panic_is_a_failed_attempt_and_harms_nobody_else,
+    a_handler_that_takes_too_long_is_cancelled_and_its_attempt_fails,
+    a_payload_that_does_not_decode_is_parked_and_blocks_nobody,
+    a_result_over_the_limit_is_a_typed_failure,
+}
+
 async fn failed(task: TaskHandle<Act>) -> TaskFailed {
     match within(SOON, task).await {
         Err(WaitError::Failed(failed)) => failed,
@@ -16,7 +28,7 @@ async fn failed(task: TaskHandle<Act>) -> TaskFailed {
     }
 }
 
-pub(crate) async fn a_failed_attempt_is_tried_again_and_counted(world: World) {
+async fn a_failed_attempt_is_tried_again_and_counted(world: World) {
     world.define(LONG).await;
     let act = |context: TaskContext, _: String| async move {
         if context.attempt() < 3 {
@@ -31,7 +43,7 @@ pub(crate) async fn a_failed_attempt_is_tried_again_and_counted(world: World) {
     assert_eq!(within(SOON, task).await.unwrap(), "3 of 3");
 }
 
-pub(crate) async fn a_task_is_parked_after_its_last_attempt_with_the_errors(world: World) {
+async fn a_task_is_parked_after_its_last_attempt_with_the_errors(world: World) {
     world.define(LONG).await;
     let act = |context: TaskContext, _: String| async move {
         Err(TaskFailure::retry(format!("no luck {}", context.attempt())))
@@ -45,7 +57,7 @@ pub(crate) async fn a_task_is_parked_after_its_last_attempt_with_the_errors(worl
     world.assert_lawful().await;
 }
 
-pub(crate) async fn a_parked_verdict_is_final(world: World) {
+async fn a_parked_verdict_is_final(world: World) {
     world.define(LONG).await;
     let act = |_: TaskContext, _: String| async move { Err(TaskFailure::park("hopeless")) };
     let _worker = world.worker(&world.bellows, 1, act).await;
@@ -53,7 +65,7 @@ pub(crate) async fn a_parked_verdict_is_final(world: World) {
     assert_eq!((failed.ended, failed.attempts), (Ended::Parked, 1));
 }
 
-pub(crate) async fn a_cancelled_verdict_is_final(world: World) {
+async fn a_cancelled_verdict_is_final(world: World) {
     world.define(LONG).await;
     let act = |_: TaskContext, _: String| async move { Err(TaskFailure::cancel("nobody wants it")) };
     let _worker = world.worker(&world.bellows, 1, act).await;
@@ -61,7 +73,7 @@ pub(crate) async fn a_cancelled_verdict_is_final(world: World) {
     assert_eq!((failed.ended, failed.attempts), (Ended::Cancelled, 1));
 }
 
-pub(crate) async fn snoozing_costs_no_attempt(world: World) {
+async fn snoozing_costs_no_attempt(world: World) {
     world.define(LONG).await;
     let runs = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&runs);
@@ -80,7 +92,7 @@ pub(crate) async fn snoozing_costs_no_attempt(world: World) {
     assert_eq!(runs.load(Ordering::SeqCst), 6);
 }
 
-pub(crate) async fn a_panic_is_a_failed_attempt_and_harms_nobody_else(world: World) {
+async fn a_panic_is_a_failed_attempt_and_harms_nobody_else(world: World) {
     world.define(LONG).await;
     let act = |_: TaskContext, text: String| async move {
         assert!(text != "boom", "it went boom");
@@ -95,7 +107,7 @@ pub(crate) async fn a_panic_is_a_failed_attempt_and_harms_nobody_else(world: Wor
     assert_eq!(within(SOON, fine).await.unwrap(), "fine");
 }
 
-pub(crate) async fn a_handler_that_takes_too_long_is_cancelled_and_its_attempt_fails(world: World) {
+async fn a_handler_that_takes_too_long_is_cancelled_and_its_attempt_fails(world: World) {
     world.define(Duration::from_secs(1)).await;
     let cancelled = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&cancelled);
@@ -127,7 +139,7 @@ impl TaskDefinition for Misunderstood {
     type Trigger = PublishTrigger<u64>;
 }
 
-pub(crate) async fn a_payload_that_does_not_decode_is_parked_and_blocks_nobody(world: World) {
+async fn a_payload_that_does_not_decode_is_parked_and_blocks_nobody(world: World) {
     world.define(LONG).await;
     let act = |_: TaskContext, text: String| async move { Ok(text.into()) };
     let _worker = world.worker(&world.bellows, 1, act).await;
@@ -139,7 +151,7 @@ pub(crate) async fn a_payload_that_does_not_decode_is_parked_and_blocks_nobody(w
     assert_eq!(failed.errors[0].kind, ErrorKind::Undecodable);
 }
 
-pub(crate) async fn a_result_over_the_limit_is_a_typed_failure(world: World) {
+async fn a_result_over_the_limit_is_a_typed_failure(world: World) {
     world.define(LONG).await;
     let act = |_: TaskContext, _: String| async move { Ok("x".repeat(70_000).into()) };
     let _worker = world.worker(&world.bellows, 1, act).await;

@@ -16,11 +16,25 @@ use tokio::time::sleep;
 
 use super::world::{Act, LONG, SOON, World, policy, within};
 
+behaviours! {
+    no_more_handlers_run_than_there_are_slots,
+    a_cordoned_worker_says_so_and_takes_nothing,
+    a_worker_whose_live_key_is_gone_begins_anew,
+    a_draining_worker_hands_back_what_it_has_not_seen_yet,
+    a_verdict_on_the_way_out_counts,
+    a_drain_ends_in_time_though_nobody_answers,
+    a_drained_worker_hands_back_and_no_attempt_is_charged,
+    a_drained_worker_finishes_what_it_can,
+    a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged,
+    a_worker_cut_off_from_the_registry_cannot_settle_late,
+    a_singleton_runs_on_one_worker_at_a_time_and_is_taken_over,
+}
+
 async fn quick(_: TaskContext, text: String) -> TaskResult<String> {
     Ok(text.into())
 }
 
-pub(crate) async fn no_more_handlers_run_than_there_are_slots(world: World) {
+async fn no_more_handlers_run_than_there_are_slots(world: World) {
     world.define(LONG).await;
     let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let (r, m) = (Arc::clone(&running), Arc::clone(&most));
@@ -74,7 +88,7 @@ async fn health_is(worker: &DispatcherHandle, wanted: Health) {
     .await;
 }
 
-pub(crate) async fn a_cordoned_worker_says_so_and_takes_nothing(world: World) {
+async fn a_cordoned_worker_says_so_and_takes_nothing(world: World) {
     world.define(LONG).await;
     let worker = world.worker(&world.bellows, 1, quick).await;
     let (id, record) = only_worker(&world).await;
@@ -89,7 +103,7 @@ pub(crate) async fn a_cordoned_worker_says_so_and_takes_nothing(world: World) {
 }
 
 /// Some servers go on renewing a lease that was revoked: the key says what is true.
-pub(crate) async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
+async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
     world.define(LONG).await;
     let (worker, began) = stuck_worker(&world, &world.bellows).await;
     world.bellows.publish::<Act>("x".into()).await.unwrap();
@@ -104,7 +118,7 @@ pub(crate) async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
     world.assert_lawful().await;
 }
 
-pub(crate) async fn a_draining_worker_hands_back_what_it_has_not_seen_yet(world: World) {
+async fn a_draining_worker_hands_back_what_it_has_not_seen_yet(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     let worker = world.worker(&client, 1, quick).await;
@@ -119,7 +133,7 @@ pub(crate) async fn a_draining_worker_hands_back_what_it_has_not_seen_yet(world:
 }
 
 /// A handler that is told to stop and says what is to become of its task is heard.
-pub(crate) async fn a_verdict_on_the_way_out_counts(world: World) {
+async fn a_verdict_on_the_way_out_counts(world: World) {
     world.define(LONG).await;
     let began = Arc::new(Notify::new());
     let says = Arc::clone(&began);
@@ -139,7 +153,7 @@ pub(crate) async fn a_verdict_on_the_way_out_counts(world: World) {
     assert_eq!((failed.ended, failed.attempts), (Ended::Parked, 1));
 }
 
-pub(crate) async fn a_drain_ends_in_time_though_nobody_answers(world: World) {
+async fn a_drain_ends_in_time_though_nobody_answers(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -176,7 +190,7 @@ async fn stuck_worker(world: &World, client: &Bellows) -> (DispatcherHandle, Arc
     (world.worker(client, 1, act).await, began)
 }
 
-pub(crate) async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
+async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
     world.define(LONG).await;
     let (first, began) = stuck_worker(&world, &world.bellows).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
@@ -189,7 +203,7 @@ pub(crate) async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world:
     world.assert_lawful().await;
 }
 
-pub(crate) async fn a_drained_worker_finishes_what_it_can(world: World) {
+async fn a_drained_worker_finishes_what_it_can(world: World) {
     world.define(LONG).await;
     let began = Arc::new(Notify::new());
     let says = Arc::clone(&began);
@@ -210,7 +224,7 @@ pub(crate) async fn a_drained_worker_finishes_what_it_can(world: World) {
     assert_eq!(waiting.try_result().await.unwrap(), None, "a draining worker takes nothing");
 }
 
-pub(crate) async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: World) {
+async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: World) {
     world.define(LONG).await;
     let (first, began) = stuck_worker(&world, &world.bellows).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
@@ -223,7 +237,7 @@ pub(crate) async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charg
     world.assert_lawful().await;
 }
 
-pub(crate) async fn a_worker_cut_off_from_the_registry_cannot_settle_late(world: World) {
+async fn a_worker_cut_off_from_the_registry_cannot_settle_late(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -258,7 +272,7 @@ impl TaskDefinition for Sweep {
     type Trigger = SingletonTrigger;
 }
 
-pub(crate) async fn a_singleton_runs_on_one_worker_at_a_time_and_is_taken_over(world: World) {
+async fn a_singleton_runs_on_one_worker_at_a_time_and_is_taken_over(world: World) {
     world.bellows.define::<Sweep>(policy(LONG)).await.unwrap();
     let (running, runs) = (Arc::new(AtomicU32::new(0)), Arc::new([AtomicU32::new(0), AtomicU32::new(0)]));
     let mut workers = Vec::new();

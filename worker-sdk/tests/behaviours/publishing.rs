@@ -13,11 +13,32 @@ use tokio::time::sleep;
 
 use super::world::{Act, LONG, SOON, World, within};
 
+behaviours! {
+    a_published_task_gives_its_typed_result,
+    a_saved_ref_is_awaited_by_another_client,
+    a_publisher_awaits_all_its_tasks_by_one_watch,
+    a_delayed_task_is_not_run_before_its_time,
+    headers_and_a_large_payload_arrive,
+    publishing_again_under_the_same_id_is_the_same_task,
+    a_publish_whose_answer_is_lost_is_one_task,
+    an_unknown_definition_is_refused_and_nothing_is_written,
+    a_payload_over_the_limit_is_refused_before_it_is_sent,
+    a_task_that_never_existed_is_not_found,
+    a_definition_on_hold_and_drain_takes_no_tasks,
+    an_unknown_outcome_is_settled_by_publishing_again_from_elsewhere,
+    a_parked_task_is_known_for_longer_than_its_record,
+    a_result_is_not_there_before_the_task_has_ended,
+}
+
+behaviours! {
+    paused_only: a_result_whose_signal_was_lost_is_found_by_the_slow_look,
+}
+
 async fn echo(_: TaskContext, text: String) -> TaskResult<String> {
     Ok(format!("{text}!").into())
 }
 
-pub(crate) async fn a_published_task_gives_its_typed_result(world: World) {
+async fn a_published_task_gives_its_typed_result(world: World) {
     world.define(LONG).await;
     let _worker = world.worker(&world.bellows, 4, echo).await;
     let task = world.bellows.publish::<Act>("hello".into()).await.unwrap();
@@ -25,7 +46,7 @@ pub(crate) async fn a_published_task_gives_its_typed_result(world: World) {
     world.assert_lawful().await;
 }
 
-pub(crate) async fn a_saved_ref_is_awaited_by_another_client(world: World) {
+async fn a_saved_ref_is_awaited_by_another_client(world: World) {
     world.define(LONG).await;
     let task = world.other_client().publish_awaitable::<Act>("later".into()).await.unwrap();
     let saved = serde_json::to_string(&task.to_ref()).unwrap();
@@ -40,7 +61,7 @@ pub(crate) async fn a_saved_ref_is_awaited_by_another_client(world: World) {
     assert_eq!(within(SOON, task).await.unwrap(), "later!");
 }
 
-pub(crate) async fn a_publisher_awaits_all_its_tasks_by_one_watch(world: World) {
+async fn a_publisher_awaits_all_its_tasks_by_one_watch(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     let _worker = world.worker(&world.bellows, 1, echo).await;
@@ -51,7 +72,7 @@ pub(crate) async fn a_publisher_awaits_all_its_tasks_by_one_watch(world: World) 
     assert_eq!(link.inner().result_watches(), 1);
 }
 
-pub(crate) async fn a_delayed_task_is_not_run_before_its_time(world: World) {
+async fn a_delayed_task_is_not_run_before_its_time(world: World) {
     world.define(LONG).await;
     let _worker = world.worker(&world.bellows, 1, echo).await;
     let wait = Duration::from_millis(1500);
@@ -61,7 +82,7 @@ pub(crate) async fn a_delayed_task_is_not_run_before_its_time(world: World) {
     assert!(began.elapsed() >= wait, "it ran after {:?}", began.elapsed());
 }
 
-pub(crate) async fn headers_and_a_large_payload_arrive(world: World) {
+async fn headers_and_a_large_payload_arrive(world: World) {
     world.define(LONG).await;
     let measure = |context: TaskContext, text: String| async move {
         Ok(format!("{} {}", text.len(), context.headers()["trace"]).into())
@@ -72,7 +93,7 @@ pub(crate) async fn headers_and_a_large_payload_arrive(world: World) {
     assert_eq!(within(SOON, task).await.unwrap(), "20000 t-1");
 }
 
-pub(crate) async fn publishing_again_under_the_same_id_is_the_same_task(world: World) {
+async fn publishing_again_under_the_same_id_is_the_same_task(world: World) {
     world.define(LONG).await;
     let _worker = world.worker(&world.bellows, 1, echo).await;
     let id = bellows_sdk::TaskId::from_bits(77);
@@ -82,7 +103,7 @@ pub(crate) async fn publishing_again_under_the_same_id_is_the_same_task(world: W
     }
 }
 
-pub(crate) async fn a_publish_whose_answer_is_lost_is_one_task(world: World) {
+async fn a_publish_whose_answer_is_lost_is_one_task(world: World) {
     world.define(LONG).await;
     let _worker = world.worker(&world.bellows, 1, echo).await;
     for fault in [Fault::LoseAnswer, Fault::Drop, Fault::ApplyLate(Duration::from_millis(300))] {
@@ -95,7 +116,7 @@ pub(crate) async fn a_publish_whose_answer_is_lost_is_one_task(world: World) {
     }
 }
 
-pub(crate) async fn an_unknown_definition_is_refused_and_nothing_is_written(world: World) {
+async fn an_unknown_definition_is_refused_and_nothing_is_written(world: World) {
     let refused = world.bellows.publish::<Act>("x".into()).await.unwrap_err();
     assert!(matches!(refused, PublishError::NoSuchDefinition(_)), "{refused}");
     assert!(refused.to_string().contains("apply its TaskDefinition first"), "{refused}");
@@ -105,14 +126,14 @@ pub(crate) async fn an_unknown_definition_is_refused_and_nothing_is_written(worl
     assert_eq!(found.entries, []);
 }
 
-pub(crate) async fn a_payload_over_the_limit_is_refused_before_it_is_sent(world: World) {
+async fn a_payload_over_the_limit_is_refused_before_it_is_sent(world: World) {
     let refused = world.bellows.publish::<Act>("x".repeat(70_000)).await.unwrap_err();
     assert_eq!(refused.to_string(), "the payload has 70002 bytes; the limit is 65536");
     let many = (0..40).fold(world.bellows.publish::<Act>("x".into()), |p, n| p.header(n.to_string(), "v"));
     assert!(matches!(many.await.unwrap_err(), PublishError::Invalid(_)));
 }
 
-pub(crate) async fn a_task_that_never_existed_is_not_found(world: World) {
+async fn a_task_that_never_existed_is_not_found(world: World) {
     world.define(LONG).await;
     let saved =
         r#"{"namespace":"default","name":"act","task":"00000000000000000000000000000009","slot":"0001"}"#;
@@ -121,7 +142,7 @@ pub(crate) async fn a_task_that_never_existed_is_not_found(world: World) {
     assert!(matches!(within(SOON, task).await.unwrap_err(), WaitError::NotFound(_)));
 }
 
-pub(crate) async fn a_result_is_not_there_before_the_task_has_ended(world: World) {
+async fn a_result_is_not_there_before_the_task_has_ended(world: World) {
     world.define(LONG).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
     assert_eq!(task.try_result().await.unwrap(), None);
@@ -132,7 +153,7 @@ pub(crate) async fn a_result_is_not_there_before_the_task_has_ended(world: World
     assert_eq!(task.try_result().await.unwrap().as_deref(), Some("x!"));
 }
 
-pub(crate) async fn a_definition_on_hold_and_drain_takes_no_tasks(world: World) {
+async fn a_definition_on_hold_and_drain_takes_no_tasks(world: World) {
     let policy = Policy { mode: Mode::HoldAndDrain, ..Policy::default() };
     world.bellows.define::<Act>(policy).await.unwrap();
     let refused = world.bellows.publish::<Act>("x".into()).await.unwrap_err();
@@ -141,7 +162,7 @@ pub(crate) async fn a_definition_on_hold_and_drain_takes_no_tasks(world: World) 
     world.bellows.publish::<Act>("x".into()).await.unwrap();
 }
 
-pub(crate) async fn an_unknown_outcome_is_settled_by_publishing_again_from_elsewhere(world: World) {
+async fn an_unknown_outcome_is_settled_by_publishing_again_from_elsewhere(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     link.set_rates(Rates { lose_answer: 1000, ..Rates::default() });
@@ -163,7 +184,7 @@ pub(crate) async fn an_unknown_outcome_is_settled_by_publishing_again_from_elsew
     assert_eq!(there(format!("{prefix}r/")).await.unwrap().entries.len(), 1);
 }
 
-pub(crate) async fn a_parked_task_is_known_for_longer_than_its_record(world: World) {
+async fn a_parked_task_is_known_for_longer_than_its_record(world: World) {
     world.define(LONG).await;
     let park = |_: TaskContext, _: String| async { Err(TaskFailure::park("hopeless")) };
     let _worker = world.worker(&world.bellows, 1, park).await;
@@ -177,7 +198,7 @@ pub(crate) async fn a_parked_task_is_known_for_longer_than_its_record(world: Wor
     assert_eq!(failed.errors[0].message, "hopeless");
 }
 
-pub(crate) async fn a_result_whose_signal_was_lost_is_found(world: World) {
+async fn a_result_whose_signal_was_lost_is_found_by_the_slow_look(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
     let task = client.publish::<Act>("x".into()).await.unwrap();
