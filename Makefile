@@ -90,7 +90,7 @@ test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (
 	cargo test --locked -p bellows-tests --test '*' -- --test-threads 1
 
 images: tools ## Build the images the charts name, as archives in target/bellows/images
-	$(SAY) 'Programs for images (usually a few seconds, the first time 6 min)'
+	$(SAY) 'Programs for images (usually a few seconds, the first time 7 min)'
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) \
 		-p bellows-operator -p bellows-example-thumbnails -p bellows-tests --bins
 	mkdir -p $(IMAGES)
@@ -104,7 +104,7 @@ photos: images # The photographs of the demo, fetched once into the cache: a clu
 	@$(STATIC)/demo prepare
 
 tools: $(TESTBED) # Kubernetes, etcd and helm, built once into the cache
-	$(SAY) 'Kubernetes, etcd, helm (from the cache; the first time built, 8 min)'
+	$(SAY) 'Kubernetes, etcd, helm (from the cache; the first time built, 13 min)'
 	$(TESTBED) tools >/dev/null
 
 $(TESTBED): setup
@@ -151,8 +151,9 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 	(( $${#packages[@]} )) || exit 0
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		echo "Installing $${packages[*]} (usually 10 s)"
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${packages[@]}" >/dev/null ||
-			{ apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${packages[@]}" >/dev/null; }
+		install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${packages[@]}")
+		# The first try is silent: a new machine has no package lists yet.
+		"$${install[@]}" >/dev/null 2>&1 || { apt-get update -qq; "$${install[@]}" >/dev/null; }
 	else
 		echo "Please install: $${packages[*]} (the names are Debian's)"
 		exit 1

@@ -42,7 +42,7 @@ impl Tool {
             let _lock = FileLock::wait(&beside(&entry, "lock"))?;
             // Another process may have built it while this one waited.
             if !is_complete(&entry) {
-                build_entry(&recipe, &source, &entry)?;
+                self.build_entry(&recipe, &source, &entry)?;
             }
         }
         verified().push(entry.clone());
@@ -86,6 +86,32 @@ impl Tool {
     pub fn program(self, name: &str) -> Result<PathBuf> {
         let path = self.ensure()?.join(name);
         if path.exists() { Ok(path) } else { Err(Error::Invalid(format!("{self:?} has no program {name}"))) }
+    }
+
+    fn build_entry(self, recipe: &Recipe, source: &Path, entry: &Path) -> Result<()> {
+        require_go(source)?;
+        if entry.exists() {
+            say(&format!("{} in the cache is broken; building it again", recipe.module));
+            fs::remove_dir_all(entry).context(|| format!("remove {}", entry.display()))?;
+        }
+        let staging = beside(entry, "building");
+        if staging.exists() {
+            fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()))?;
+        }
+        fs::create_dir_all(&staging).context(|| format!("make {}", staging.display()))?;
+        let (module, version) = (recipe.module, recipe.version);
+        say(&format!("building {module} {version} (from nothing usually {})", self.usual()));
+        step(&format!("built {module} {version}"), || {
+            recipe.builds.iter().try_for_each(|build| go_build(build, source, &staging))
+        })?;
+        for (link, target) in recipe.links {
+            std::os::unix::fs::symlink(target, staging.join(link)).context(|| format!("link {link}"))?;
+        }
+        let mut sum = Command::new("b2sum");
+        sum.current_dir(&staging).args(recipe.builds.iter().map(|build| build.output));
+        let sums = run(&mut sum)?;
+        fs::write(staging.join(SUMS), sums).context(|| format!("write {SUMS}"))?;
+        fs::rename(&staging, entry).context(|| format!("rename to {}", entry.display()))
     }
 }
 
@@ -146,32 +172,6 @@ fn is_complete(entry: &Path) -> bool {
     }
     let mut check = command("b2sum", &["--check", "--strict", "--status", SUMS]);
     run(check.current_dir(entry)).is_ok()
-}
-
-fn build_entry(recipe: &Recipe, source: &Path, entry: &Path) -> Result<()> {
-    require_go(source)?;
-    if entry.exists() {
-        say(&format!("{} in the cache is broken; building it again", recipe.module));
-        fs::remove_dir_all(entry).context(|| format!("remove {}", entry.display()))?;
-    }
-    let staging = beside(entry, "building");
-    if staging.exists() {
-        fs::remove_dir_all(&staging).context(|| format!("remove {}", staging.display()))?;
-    }
-    fs::create_dir_all(&staging).context(|| format!("make {}", staging.display()))?;
-    let (module, version) = (recipe.module, recipe.version);
-    say(&format!("building {module} {version} (from nothing usually {})", recipe.usual));
-    step(&format!("built {module} {version}"), || {
-        recipe.builds.iter().try_for_each(|build| go_build(build, source, &staging))
-    })?;
-    for (link, target) in recipe.links {
-        std::os::unix::fs::symlink(target, staging.join(link)).context(|| format!("link {link}"))?;
-    }
-    let mut sum = Command::new("b2sum");
-    sum.current_dir(&staging).args(recipe.builds.iter().map(|build| build.output));
-    let sums = run(&mut sum)?;
-    fs::write(staging.join(SUMS), sums).context(|| format!("write {SUMS}"))?;
-    fs::rename(&staging, entry).context(|| format!("rename to {}", entry.display()))
 }
 
 fn go_build(build: &Build, source: &Path, out: &Path) -> Result<()> {
