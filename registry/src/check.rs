@@ -6,6 +6,7 @@
 
 mod history;
 mod plan;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,6 +90,7 @@ pub fn registry(space: &Keyspace, entries: &[Entry]) -> Vec<Violation> {
         .into_iter()
         .filter_map(|(task, keys)| keys.wrong().map(|(law, what)| Violation { law, task: Some(task), what }));
     violations.extend(wrong);
+    violations.extend(unique::unique(space, entries));
     violations
 }
 

@@ -10,7 +10,7 @@
 //! q/<ns>/<def>/a/<worker>/<task>/<attempt>    assignment
 //! q/<ns>/<def>/w/<worker>                     live worker, the only key on the worker's lease
 //! q/<ns>/<def>/x/<task>                       parked task
-//! q/<ns>/<def>/u/<sha256>                     unique key -> task id
+//! q/<ns>/<def>/u/<sha256>                     unique key -> its holder: task id and slot
 //! q/<ns>/<def>/c/<task>                       request
 //! r/<ns>/<def>/<slot>/<task>                  terminal record
 //! ```
@@ -217,7 +217,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if text.len() != 64 || !text.bytes().all(lower) {
         return None;

@@ -47,6 +47,9 @@
 //! 19. No signal, no scaling: without a fresh view the replica count is frozen.
 //! 20. A worker id is new for each session and never reused: a restarted container never
 //!     runs its dead self's tasks.
+//! 21. A unique key is held by the one task that names it: taken in the transaction that
+//!     publishes it, let go of in the one that ends it, or, for a key held until its task
+//!     has begun, in the one that first assigns it. Until then such a task may be replaced.
 //!
 //! [`check`] has those that a machine can judge; tests quote the numbers.
 //!

@@ -213,7 +213,7 @@ fn give_out(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed
                 }
                 continue; // this one needs an idle worker; the next may not
             };
-            let seen = AsSeen { tally: task.tally_revision(), worker: revision };
+            let seen = AsSeen { task: task.task_revision(), tally: task.tally_revision(), worker: revision };
             plan.steps.push((id.clone(), Step::Assign { task: task_id, worker, isolation, seen }));
         }
         fill.refused_suspects().then_some(Waiting::NoIdleWorker)

@@ -13,6 +13,7 @@
 
 mod outcome;
 mod task;
+mod unique;
 mod worker;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 pub use outcome::{AttemptError, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
 pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskOptions, TaskRecord};
+pub use unique::{HeldUntil, HolderRecord, NotADigest, Ties, Unique, UniqueKey, follow_up, idempotent};
 pub use worker::{
     LeaderRecord, MetaRecord, OpenRecord, PolicyRecord, PolicyState, WorkerRecord, WorkerState,
 };
@@ -44,6 +46,12 @@ pub mod limits {
     pub const ERROR_TEXT: usize = 1024;
     /// How many errors of earlier attempts are kept.
     pub const ERRORS: usize = 5;
+    /// A unique key or an idempotency key, as JSON.
+    pub const KEY: usize = 1024;
+    /// The tasks that one settlement may publish.
+    pub const FOLLOW_UPS: usize = 16;
+    /// The payloads and headers of those tasks together.
+    pub const FOLLOW_UP_BYTES: usize = 256 * 1024;
     /// Headers of one task: count.
     pub const HEADERS: usize = 32;
     /// Headers of one task: names and values together.

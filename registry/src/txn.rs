@@ -2,16 +2,21 @@
 //!
 //! | move (writer) | compares | then |
 //! |---|---|---|
-//! | [`publish`] (publisher) | `open` present; `t`, `x`, `r` absent | put `t` · else tell which |
-//! | [`assign`] (assigner) | term · `t` present, `p` and `w` as seen | put `a` |
-//! | [`settle`] (worker) | `a` present | delete `a t p`, put `r` |
-//! | [`settle_singleton`] (worker) | `a` present | delete `a`, put `p` |
+//! | [`publish`] (publisher) | `open` present; `t`, `x`, `r` [`u`] absent | put `t` [`u`] · else tell which |
+//! | [`replace`] (publisher) | `open`, `t` present, `u` as seen | put `t`, `u` |
+//! | [`assign`] (assigner) | term · `t` present (as seen if it may be replaced), `p` and `w` as seen | put `a` [delete `u` held until begun] |
+//! | [`settle`] (worker) | `a` present | delete `a t p` [`u`], put `r` |
+//! | [`settle_and_publish`] (worker) | `a`, each `open` present | as settle, put follow-up `t`s |
+//! | [`settle_singleton`] (worker) | `a`, each `open` present | delete `a`, put `p` [follow-up `t`s] |
 //! | [`give_back`] (worker: retry, snooze, hand back) | `a` present | delete `a`, put `p` |
-//! | [`park`] (worker) | `a` present | delete `a t p`, put `x`, put `r` |
+//! | [`park`] (worker) | `a` present | delete `a t p`, put `x`, put `r`; `u` stays held |
 //! | [`lost`] (assigner) | term · `a` present, `w` absent | delete `a`, put `p` |
-//! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p`, put `x`, put `r` |
+//! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p`, put `x`, put `r`; `u` stays held |
 //! | [`take_back`] (assigner, law 15) | term · `a` present | delete `a`, put `p` |
 //! | [`expire_outcome`] (retention) | `r` as seen | delete `r` |
+//!
+//! `u` is the task's unique key, if it was published with one: [`Ties::unique`] says
+//! whether it holds it now, and every move that ends a task for good deletes it then.
 //!
 //! The term is the outer compare of the batch ([`Batch::into_txn`]); what is listed
 //! here is each move's own. A move that loses its compare does nothing, and does not
@@ -19,19 +24,23 @@
 
 mod batch;
 mod house;
+mod publish;
+mod settle;
 
 use bytes::Bytes;
 
 use crate::backend::{Compare, Is, Op, OpAnswer, PutLease, Revision, Txn, TxnAnswer};
 use crate::id::{AttemptId, DefinitionId, ResultSlot, TaskId, WorkerId};
 use crate::key::{Key, KeyRange, Keyspace};
-use crate::record::{AssignmentRecord, OutcomeRecord, ParkedRecord, Record, Tally, TaskRecord};
+use crate::record::{AssignmentRecord, OutcomeRecord, ParkedRecord, Record, Tally};
 
 pub use batch::{Batch, Rejected, Touched};
 pub use house::{
     campaign, close_definition, open_definition, put_singleton, put_worker, raise_term, register_worker,
     write_meta, write_policy,
 };
+pub use publish::{Holder, Published, Replaced, publish, replace};
+pub use settle::{FollowUp, closed_target, park, settle, settle_and_publish};
 
 /// One attempt of one task on one worker: what an assignment's key says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,101 +118,37 @@ fn as_seen(revision: Revision) -> Is {
     if revision == 0 { Is::Absent } else { Is::At(revision) }
 }
 
-/// Creates a task (law 9). Read the answer with [`Published::of`].
-pub fn publish(space: &Keyspace, def: &DefinitionId, id: TaskId, record: &TaskRecord) -> Move {
-    let task = Key::Task(def.clone(), id);
-    let parked = Key::Parked(def.clone(), id);
-    let outcome = Key::Outcome(def.clone(), record.slot, id);
-    Write::new(space)
-        .when(&Key::Open(def.clone()), Is::Present)
-        .when(&task, Is::Absent)
-        .when(&parked, Is::Absent)
-        .when(&outcome, Is::Absent)
-        .put(&task, record.encode())
-        .else_get(&task)
-        .else_get(&parked)
-        .else_get(&outcome)
-        .done()
-}
-
-/// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// The task is in the registry, by this request.
-    Created,
-    /// It was there already: an earlier try of the same publish, or its result.
-    Already,
-    /// The definition does not exist, or takes no tasks now: its policy tells which,
-    /// and lies outside of what a publisher's transaction may read.
-    Closed,
-}
-
-impl Published {
-    /// Reads the answer to [`publish`].
-    pub fn of(answer: &TxnAnswer) -> Self {
-        if answer.succeeded {
-            return Self::Created;
-        }
-        let there =
-            answer.answers.iter().any(|step| matches!(step, OpAnswer::Get(found) if !found.is_empty()));
-        if there { Self::Already } else { Self::Closed }
-    }
-}
-
 /// The revisions the assigner planned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsSeen {
+    /// The task's mod-revision, compared if it may be replaced: then it is planned anew.
+    pub task: Revision,
     /// The tally's mod-revision; 0 if there is none.
     pub tally: Revision,
     /// The worker key's mod-revision: a cordon or a death since then refuses.
     pub worker: Revision,
 }
 
-/// Gives a task to a worker.
+/// Gives a task to a worker. The first time, a task whose key is held until it has begun
+/// lets go of it: from now on nobody replaces it, and another task may take the key.
 pub fn assign(space: &Keyspace, at: &AttemptRef, seen: AsSeen, record: &AssignmentRecord) -> Move {
-    Write::new(space)
-        .when(&Key::Task(at.definition.clone(), at.task), Is::Present)
+    let key = record.options.key_until_begun();
+    let task = if key.is_some() { Is::At(seen.task) } else { Is::Present };
+    let write = Write::new(space)
+        .when(&Key::Task(at.definition.clone(), at.task), task)
         .when(&Key::Tally(at.definition.clone(), at.task), as_seen(seen.tally))
         .when(&Key::Worker(at.definition.clone(), at.worker.clone()), Is::At(seen.worker))
-        .put(&at.key(), record.encode())
-        .done()
+        .put(&at.key(), record.encode());
+    // Every end of an attempt leaves a tally: without one, none has begun.
+    let first = seen.tally == 0;
+    settle::release(write, &at.definition, key.filter(|_| first)).done()
 }
 
-fn delete_task<'a>(write: Write<'a>, at: &AttemptRef) -> Write<'a> {
-    write
-        .delete(&at.key())
-        .delete(&Key::Task(at.definition.clone(), at.task))
-        .delete(&Key::Tally(at.definition.clone(), at.task))
-}
-
-/// Ends a task for good: outcome and removal together, or nothing (law 3). If the
-/// fence does not hold, the terminal record is read, where a retry of an unanswered
-/// settle finds its own attempt id: see [`Settled::of`].
-pub fn settle(space: &Keyspace, at: &AttemptRef, slot: ResultSlot, record: &OutcomeRecord) -> Move {
-    let outcome = Key::Outcome(at.definition.clone(), slot, at.task);
-    delete_task(Write::new(space).when(&at.key(), Is::Present), at)
-        .put(&outcome, record.encode())
-        .else_get(&outcome)
-        .done()
-}
-
-/// Gives a task up: it is kept with its payload until a person replays it.
-pub fn park(space: &Keyspace, at: &AttemptRef, parked: &ParkedRecord, record: &OutcomeRecord) -> Move {
-    park_with(Write::new(space).when(&at.key(), Is::Present), at, parked, record)
-}
-
-fn park_with(write: Write<'_>, at: &AttemptRef, parked: &ParkedRecord, record: &OutcomeRecord) -> Move {
-    let outcome = Key::Outcome(at.definition.clone(), parked.task.slot, at.task);
-    delete_task(write, at)
-        .put(&Key::Parked(at.definition.clone(), at.task), parked.encode())
-        .put(&outcome, record.encode())
-        .else_get(&outcome)
-        .done()
-}
-
-/// Ends an attempt of a singleton: its task stays, and waits for its next run.
-pub fn settle_singleton(space: &Keyspace, at: &AttemptRef, tally: &Tally) -> Move {
-    give_back(space, at, tally)
+/// Ends an attempt of a singleton: its task stays, and waits for its next run. What it
+/// publishes is published in the same transaction, as by [`settle_and_publish`].
+pub fn settle_singleton(space: &Keyspace, at: &AttemptRef, tally: &Tally, follow_ups: &[FollowUp]) -> Move {
+    let write = give_back_keys(Write::new(space).when(&at.key(), Is::Present), at, tally);
+    settle::publish_with(write, follow_ups).done()
 }
 
 /// Returns a task to the waiting ones: after a failure, on request, or since the
@@ -213,8 +158,12 @@ pub fn give_back(space: &Keyspace, at: &AttemptRef, tally: &Tally) -> Move {
 }
 
 fn give_back_with(write: Write<'_>, at: &AttemptRef, tally: &Tally) -> Move {
+    give_back_keys(write, at, tally).done()
+}
+
+fn give_back_keys<'a>(write: Write<'a>, at: &AttemptRef, tally: &Tally) -> Write<'a> {
     let key = Key::Tally(at.definition.clone(), at.task);
-    write.delete(&at.key()).put(&key, tally.encode()).else_get(&key).done()
+    write.delete(&at.key()).put(&key, tally.encode()).else_get(&key)
 }
 
 fn worker_gone<'a>(space: &'a Keyspace, at: &AttemptRef) -> Write<'a> {
@@ -235,7 +184,7 @@ pub fn lost_for_good(
     parked: &ParkedRecord,
     record: &OutcomeRecord,
 ) -> Move {
-    park_with(worker_gone(space, at), at, parked, record)
+    settle::park_with(worker_gone(space, at), at, parked, record)
 }
 
 /// Returns a task that its living worker held beyond every bound (law 15).

@@ -15,11 +15,11 @@ use bellows_registry::id::{DefinitionId, ResultSlot, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
 use bellows_registry::record::{
-    AssignmentRecord, Delay, Ended, OutcomeRecord, PolicyRecord, PolicyState, Record, TaskRecord,
-    WorkerRecord, WorkerState,
+    AssignmentRecord, Delay, Ended, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord, PolicyState,
+    Record, TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord, WorkerState,
 };
 use bellows_registry::spec::{Mode, Policy};
-use bellows_registry::txn::{self, AttemptRef, Move};
+use bellows_registry::txn::{self, AttemptRef, FollowUp, Holder, Move};
 use bellows_registry::view::View;
 use bytes::Bytes;
 
@@ -35,6 +35,9 @@ struct Core {
     dice: Entropy,
     defs: Vec<DefinitionId>,
     disruptions: u64,
+    /// Publishes that found their unique key held.
+    held: u64,
+    replaced: u64,
     /// Whether the world is quiet while a plan is carried out.
     peace: bool,
 }
@@ -53,6 +56,8 @@ impl Core {
             dice: Entropy::seeded(seed),
             defs: defs.clone(),
             disruptions: 0,
+            held: 0,
+            replaced: 0,
             peace: false,
         };
         for def in defs {
@@ -155,6 +160,7 @@ impl Core {
         }
     }
 
+    #[allow(clippy::needless_update, reason = "there will be more options")]
     fn publish(&mut self, def: &DefinitionId) {
         let wait = Duration::from_millis(self.below(3) * self.below(3000));
         let record = TaskRecord {
@@ -162,11 +168,50 @@ impl Core {
             published: WallMillis(0),
             delay: (!wait.is_zero()).then(|| Delay::from_now(wait, self.now.wall)),
             headers: BTreeMap::new(),
-            options: bellows_registry::record::TaskOptions::default(),
+            options: TaskOptions { unique: self.unique(), ..TaskOptions::default() },
             payload: Bytes::from(vec![b'x'; self.below(40) as usize]),
         };
         let (id, space) = (self.dice.task_id(), self.space.clone());
-        self.commit(&txn::publish(&space, def, id, &record));
+        if self.commit(&txn::publish(&space, def, id, &record)) {
+            return;
+        }
+        let Some(Unique { key, until }) = record.options.unique else { return };
+        let path = space.path(&Key::Unique(def.clone(), key.bytes()));
+        let Some(entry) = self.table.get(&path) else { return };
+        self.held += 1;
+        let HolderRecord { task, slot } = HolderRecord::decode(&entry.value).unwrap();
+        let holder = Holder { task, slot, revision: entry.mod_revision };
+        if until == HeldUntil::Begun {
+            self.replaced += u64::from(self.commit(&txn::replace(&space, def, &holder, &record)));
+        }
+    }
+
+    /// Few keys, so that they are fought over.
+    fn unique(&self) -> Option<Unique> {
+        let until = match self.below(4) {
+            0 => HeldUntil::Ended,
+            1 => HeldUntil::Begun,
+            _ => return None,
+        };
+        Some(Unique { key: UniqueKey::of(until, &[self.below(4) as u8]), until })
+    }
+
+    /// What a settlement publishes: most often nothing.
+    fn follow_ups(&self, record: &AssignmentRecord) -> Vec<FollowUp> {
+        let many = if self.peace || self.below(5) > 0 { 0 } else { 1 + self.below(2) };
+        let one = |_| FollowUp {
+            definition: self.pick(&self.defs).unwrap(),
+            task: self.dice.task_id(),
+            record: TaskRecord {
+                slot: SLOT,
+                published: record.published,
+                delay: None,
+                headers: BTreeMap::new(),
+                options: TaskOptions::default(),
+                payload: Bytes::new(),
+            },
+        };
+        (0..many).map(one).collect()
     }
 
     fn worker_comes(&mut self, def: &DefinitionId) {
@@ -210,7 +255,10 @@ impl Core {
                 tally.hand_backs += 1;
                 txn::give_back(&space, &at, &tally)
             }
-            _ => txn::settle(&space, &at, SLOT, &outcome(&at, &record)),
+            _ => {
+                let next = self.follow_ups(&record);
+                txn::settle_and_publish(&space, &at, record.ties(), &outcome(&at, &record), &next)
+            }
         };
         self.commit(&row);
     }
@@ -321,6 +369,7 @@ fn outcome(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
 #[tokio::test(start_paused = true)]
 async fn no_random_history_breaks_a_law() {
     let (mut steps, mut disruptions) = (0u64, 0);
+    let (mut held, mut replaced) = (0, 0);
     for seed in 0..40 {
         let mut core = Core::new(seed);
         for step in 0..600 {
@@ -334,8 +383,11 @@ async fn no_random_history_breaks_a_law() {
             steps += 1;
         }
         disruptions += core.disruptions;
+        held += core.held;
+        replaced += core.replaced;
     }
-    println!("{steps} steps, {disruptions} disruptions");
+    println!("{steps} steps, {disruptions} disruptions, {held} keys held, {replaced} tasks replaced");
+    assert!(held > 300 && replaced > 100, "unique keys are hardly fought over: {held}, {replaced}");
     assert!(disruptions > 300, "the histories hardly disrupt anything: {disruptions}");
 }
 

@@ -187,12 +187,11 @@ impl Bellows {
     /// # Ok(())
     /// # }
     /// ```
-    #[allow(clippy::needless_pass_by_value, reason = "whoever publishes gives the payload away")]
     pub fn publish<T: TaskDefinition<Trigger: PublishStrategy>>(
         &self,
         payload: PayloadOf<T>,
     ) -> Publish<'_, T> {
-        Publish::new(self, &payload)
+        Publish::new(self, payload)
     }
 
     /// The handle of a task that was saved as a [`TaskRef`]. Asks nothing yet.

@@ -46,6 +46,13 @@ pub enum PublishError {
     /// The definition takes no tasks now.
     #[error("task definition {0} takes no tasks now (spec.mode, or it is being deleted)")]
     NotAccepting(DefinitionId),
+    /// Another task holds the unique key, and the publish was to
+    /// [fail](crate::OnConflict::Fail) then. Nothing was written.
+    #[error("task {holder} holds the unique key")]
+    Conflict {
+        /// The task that holds it.
+        holder: RawTaskRef,
+    },
     /// Something is larger than its limit. Nothing was sent.
     #[error("{what} has {bytes} bytes; the limit is {limit}")]
     TooLarge {

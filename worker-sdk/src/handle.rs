@@ -10,13 +10,16 @@ use bellows_registry::clock;
 use bellows_registry::key::{Key, KeyRange};
 use bellows_registry::record::{Ended, OutcomeRecord, ParkedRecord, Record, Tally};
 use bellows_registry::txn;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Bellows;
 use crate::definition::TaskDefinition;
 use crate::error::{TaskFailed, WaitError};
+use crate::publish::Publication;
 use crate::refs::TaskRef;
 use crate::results::Follow;
+use crate::waiting;
 
 /// A waiter looks again after so long without a signal: a watch is a hint, and may have
 /// lost one (law 12).
@@ -32,6 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 pub struct TaskHandle<T> {
     client: Bellows,
     task: TaskRef<T>,
+    publication: Option<Publication>,
 }
 
 impl<T> std::fmt::Debug for TaskHandle<T> {
@@ -60,7 +64,17 @@ pub enum TaskStatus {
 
 impl<T: TaskDefinition> TaskHandle<T> {
     pub(crate) fn new(client: Bellows, task: TaskRef<T>) -> Self {
-        Self { client, task }
+        Self { client, task, publication: None }
+    }
+
+    pub(crate) fn published(client: Bellows, task: TaskRef<T>, publication: Publication) -> Self {
+        Self { client, task, publication: Some(publication) }
+    }
+
+    /// What the publish came to that returned this handle: whether it made the task or
+    /// found it. `None` for a handle that was made from a [`TaskRef`].
+    pub fn publication(&self) -> Option<Publication> {
+        self.publication
     }
 
     /// The task as plain data, to be saved.
@@ -109,20 +123,31 @@ impl<T: TaskDefinition> TaskHandle<T> {
     /// # Errors
     /// As waiting for the result, but for [`WaitError::Failed`] and [`WaitError::Decode`].
     pub async fn outcome(&self) -> Result<OutcomeRecord, WaitError> {
+        let raw = std::slice::from_ref(self.task.raw());
+        let shared = &self.client.shared;
+        let mut following = waiting::following(&shared.space, shared.slot, raw);
+        self.outcome_by(following.remove(0), &Semaphore::new(1)).await
+    }
+
+    /// Waits for the terminal record by following a range that holds its key. `looks`
+    /// bounds how many look at a time.
+    pub(crate) async fn outcome_by(
+        &self,
+        (range, follow): (KeyRange, Follow),
+        looks: &Semaphore,
+    ) -> Result<OutcomeRecord, WaitError> {
         let shared = &self.client.shared;
         let raw = self.task.raw();
         let key = shared.space.path(&Key::Outcome(raw.definition.clone(), raw.slot, raw.id));
-        let (range, follow) = if raw.slot == shared.slot {
-            (shared.space.slot_range(&raw.definition, raw.slot), Follow::Always)
-        } else {
-            (KeyRange::one(key.clone()), Follow::WhileWaiting)
-        };
         // Subscribe before you look (law 13).
         let place = shared.results.subscribe(range, follow, key);
         let mut waits = Waits::spread_by(raw.id.to_string().as_bytes());
         let mut silent_since = None;
         loop {
-            match self.look().await {
+            let turn = looks.acquire().await;
+            let looked = self.look().await;
+            drop(turn);
+            match looked {
                 Ok(answer) => match self.read(&answer)? {
                     TaskStatus::Ended(record) => return Ok(*record),
                     TaskStatus::NotFound => return Err(WaitError::NotFound(raw.id)),
@@ -181,7 +206,7 @@ impl<T: TaskDefinition> TaskHandle<T> {
         Ok(TaskStatus::Pending { tally: tally.unwrap_or_default() })
     }
 
-    fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {
+    pub(crate) fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {
         if record.ended == Ended::Succeeded {
             return serde_json::from_slice(&record.result)
                 .map_err(|source| WaitError::Decode { task: self.id(), source });

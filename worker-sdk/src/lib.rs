@@ -63,10 +63,13 @@ mod control;
 mod define;
 mod definition;
 mod dispatcher;
+mod draft;
 mod error;
+mod follow_up;
 mod handle;
 #[cfg(feature = "etcd")]
 mod http;
+mod many;
 mod metrics;
 mod outcome;
 mod publish;
@@ -75,6 +78,7 @@ mod results;
 #[cfg(feature = "etcd")]
 mod serve;
 mod tasks;
+mod waiting;
 mod worker;
 
 #[cfg(feature = "etcd")]
@@ -93,10 +97,11 @@ pub use definition::{
     ActivationStrategy, PayloadOf, PublishStrategy, PublishTrigger, SingletonTrigger, TaskDefinition,
 };
 pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
+pub use draft::{NewTask, OnConflict};
 pub use error::{ConnectError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
-pub use publish::Publish;
+pub use publish::{Publication, Publish};
 pub use refs::{RawTaskRef, TaskRef};
 #[cfg(feature = "etcd")]
 pub use serve::{ServeError, init_logging, serve};

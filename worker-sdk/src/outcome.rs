@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bellows_registry::clock::{self, WallMillis};
 
+use crate::follow_up::Asked;
+
 /// What [`Worker::process`](crate::Worker::process) returns.
 pub type TaskResult<C> = Result<TaskSuccess<C>, TaskError>;
 
@@ -14,18 +16,19 @@ pub type TaskResult<C> = Result<TaskSuccess<C>, TaskError>;
 pub struct TaskSuccess<C> {
     pub(crate) callback: C,
     pub(crate) again: Option<Duration>,
+    pub(crate) follow_ups: Vec<Asked>,
 }
 
 impl<C> TaskSuccess<C> {
     /// Done: the task succeeds with this result.
     pub fn done(callback: C) -> Self {
-        Self { callback, again: None }
+        Self { callback, again: None, follow_ups: Vec::new() }
     }
 
     /// Done for now. A singleton runs again after this time, but not sooner than after a
     /// second; for a published task it is the same as [`TaskSuccess::done`].
     pub fn run_again_after(callback: C, wait: Duration) -> Self {
-        Self { callback, again: Some(wait) }
+        Self { callback, again: Some(wait), follow_ups: Vec::new() }
     }
 
     /// Done for now, and again at this time by the worker's clock; else as

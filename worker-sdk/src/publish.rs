@@ -1,23 +1,20 @@
 //! Publishing: a builder that is a future.
 
-use std::collections::BTreeMap;
 use std::future::{Future, IntoFuture};
-use std::marker::PhantomData;
 use std::pin::Pin;
-use std::time::Duration;
 
 use bellows_registry::backend::coalesce::Written;
 use bellows_registry::backend::{BackendError, Class};
 use bellows_registry::backoff::Waits;
-use bellows_registry::clock;
-use bellows_registry::id::{DefinitionId, IdError, TaskId};
-use bellows_registry::record::{Delay, TaskRecord, limits};
-use bellows_registry::txn::{self, Published};
-use bytes::Bytes;
+use bellows_registry::clock::{self, Instant};
+use bellows_registry::id::{DefinitionId, IdError};
+use bellows_registry::record::HeldUntil;
+use bellows_registry::txn::{self, Holder, Published, Replaced};
 use tokio::time::{sleep, timeout_at};
 
 use crate::client::Bellows;
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
+use crate::draft::{Desk, Draft, Encoded, OnConflict, Ready, task_options};
 use crate::error::PublishError;
 use crate::handle::TaskHandle;
 use crate::refs::{RawTaskRef, TaskRef};
@@ -34,178 +31,182 @@ use crate::refs::{RawTaskRef, TaskRef};
 ///
 /// # Cancel safety
 /// Dropping the future leaves the outcome open. To be able to publish the same task again,
-/// choose its id beforehand with [`Publish::as_task`].
+/// choose its id beforehand with [`Publish::as_task`] or [`Publish::idempotency_key`].
 #[must_use = "a task is published when this is awaited"]
-pub struct Publish<'a, T> {
+pub struct Publish<'a, T: TaskDefinition> {
     client: &'a Bellows,
-    payload: Result<Bytes, serde_json::Error>,
-    delay: Duration,
-    headers: BTreeMap<String, String>,
-    id: Option<TaskId>,
-    again: Option<RawTaskRef>,
-    kind: PhantomData<fn() -> T>,
+    draft: Draft<T>,
 }
 
-impl<T> std::fmt::Debug for Publish<'_, T> {
+impl<T: TaskDefinition> std::fmt::Debug for Publish<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publish").field("delay", &self.delay).finish_non_exhaustive()
+        f.debug_struct("Publish").field("delay", &self.draft.chosen.delay).finish_non_exhaustive()
     }
+}
+
+/// What became of a publish that returned a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Publication {
+    /// It made the task.
+    Created,
+    /// The very task was there already, by its id or its idempotency key, waiting, running
+    /// or ended. After a lost answer it may have been made by this call all the same.
+    Already,
+    /// Another task holds the unique key; it is that task's handle.
+    Existing,
+    /// It took the place of a pending task, whose id it has.
+    Replaced,
 }
 
 impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> Publish<'a, T> {
-    pub(crate) fn new(client: &'a Bellows, payload: &PayloadOf<T>) -> Self {
-        let payload = serde_json::to_vec(payload).map(Bytes::from);
-        Self {
-            client,
-            payload,
-            delay: Duration::ZERO,
-            headers: BTreeMap::new(),
-            id: None,
-            again: None,
-            kind: PhantomData,
-        }
+    pub(crate) fn new(client: &'a Bellows, payload: PayloadOf<T>) -> Self {
+        Self { client, draft: Draft::new(payload) }
     }
 
-    /// The task becomes due only after this time.
-    pub fn delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
-    }
-
-    /// Attaches a header that the handler sees. At most 32, and 4 KiB together.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.insert(name.into(), value.into());
-        self
-    }
-
-    /// Publishes under this id, chosen by you. Publishing again with the same id on the
-    /// same client is the same task; elsewhere, use [`Publish::again`].
-    pub fn as_task(mut self, id: TaskId) -> Self {
-        self.id = Some(id);
-        self
-    }
-
-    /// Publishes a task once more whose publish ended in
-    /// [`PublishError::Unknown`], here or in another process, now or after a restart. It
-    /// is the same task: nothing happens if it is published already or has ended, as long
-    /// as its record is kept.
-    pub fn again(mut self, task: &RawTaskRef) -> Self {
-        self.again = Some(task.clone());
-        self
-    }
-
-    async fn publish(self) -> Result<TaskHandle<T>, PublishError> {
-        let client = self.client;
-        let definition = client.definition::<T>().map_err(|error: IdError| invalid(&error))?;
-        let raw = match &self.again {
-            Some(again) if again.definition != definition => {
-                return Err(PublishError::Invalid(format!("task {again} is not of {definition}")));
-            }
-            Some(again) => again.clone(),
-            None => {
-                let id = self.id.unwrap_or_else(|| client.shared.entropy.task_id());
-                RawTaskRef { definition, id, slot: client.shared.slot }
-            }
-        };
-        if raw.id.is_singleton() {
-            return Err(PublishError::Invalid("a published task cannot have the singleton's id".to_owned()));
-        }
-        let record = TaskRecord { slot: raw.slot, ..self.record()? };
-        send(client, &raw, &record).await?;
-        Ok(TaskHandle::new(client.clone(), TaskRef::from_raw(raw)))
-    }
-
-    /// Checks all that can be checked before a byte leaves.
-    fn record(self) -> Result<TaskRecord, PublishError> {
-        let payload = self.payload.map_err(PublishError::Encode)?;
-        let too_large = |what, bytes, limit| Err(PublishError::TooLarge { what, bytes, limit });
-        let max_body = self.client.shared.options.max_body;
-        if payload.len() > max_body {
-            return too_large("the payload", payload.len(), max_body);
-        }
-        if self.headers.len() > limits::HEADERS {
-            return Err(PublishError::Invalid(format!(
-                "{} headers are attached; the limit is {}",
-                self.headers.len(),
-                limits::HEADERS
-            )));
-        }
-        let header_bytes: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if header_bytes > limits::HEADER_BYTES {
-            return too_large("the headers together", header_bytes, limits::HEADER_BYTES);
-        }
-        let mut record = self.client.task_record(payload);
-        record.headers = self.headers;
-        if !self.delay.is_zero() {
-            if self.delay > MAX_DELAY {
-                return Err(PublishError::Invalid(format!(
-                    "delay is {:?}; the limit is {MAX_DELAY:?}",
-                    self.delay
-                )));
-            }
-            record.delay = Some(Delay::from_now(self.delay, clock::wall()));
-        }
-        Ok(record)
-    }
+    task_options!();
 }
-
-/// Longer is no delay but a mistake.
-const MAX_DELAY: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl<'a, T: TaskDefinition<Trigger: PublishStrategy>> IntoFuture for Publish<'a, T> {
     type Output = Result<TaskHandle<T>, PublishError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.publish())
+        let Self { client, draft } = self;
+        Box::pin(async move { publish(client, draft.encode()?).await })
     }
 }
 
-fn invalid(error: &IdError) -> PublishError {
-    PublishError::Invalid(error.to_string())
-}
-
-/// Sends the same publish until an answer says what became of it, or the time is over.
-async fn send(client: &Bellows, task: &RawTaskRef, record: &TaskRecord) -> Result<(), PublishError> {
+/// Publishes a task of this kind.
+pub(crate) async fn publish<T: TaskDefinition>(
+    client: &Bellows,
+    task: Encoded,
+) -> Result<TaskHandle<T>, PublishError> {
     let shared = &client.shared;
-    let after = shared.options.publish_timeout;
-    let deadline = clock::instant() + after;
-    let mut waits = Waits::spread_by(task.id.to_string().as_bytes());
-    let mut maybe_sent = false;
-    loop {
-        let row = txn::publish(&shared.space, &task.definition, task.id, record);
-        let answer = timeout_at(deadline, shared.writer().send(row)).await;
-        let last = match answer {
-            Ok(Ok(Written::Answer(answer))) => match Published::of(&answer) {
-                Published::Created | Published::Already => return Ok(()),
-                Published::Closed => return Err(closed(client, &task.definition).await),
-            },
-            Ok(Ok(Written::Deposed)) => BackendError::unknown("a publish has no fence to lose"),
-            // An earlier try may have been taken all the same: then nothing is certain.
-            Ok(Err(error)) if error.class() == Class::Invalid && !maybe_sent => {
-                return Err(PublishError::Invalid(error.to_string()));
-            }
-            Ok(Err(error)) => error,
-            Err(_) => BackendError::unknown("no answer in time"),
-        };
-        maybe_sent |= last.class() != Class::NotApplied;
-        let wait = waits.after_failure();
-        if clock::instant() + wait >= deadline {
-            return Err(if maybe_sent {
-                PublishError::Unknown { task: task.clone(), after, last }
-            } else {
-                PublishError::Unavailable { after, last }
-            });
-        }
-        tracing::debug!(task = %task.id, error = %last, "a publish is sent again");
-        sleep(wait).await;
-    }
+    let invalid = |error: IdError| PublishError::Invalid(error.to_string());
+    let definition = client.definition::<T>().map_err(invalid)?;
+    let desk = Desk { slot: shared.slot, max_body: shared.options.max_body, now: clock::wall() };
+    let ready = task.ready(definition, desk, || shared.entropy.task_id())?;
+    let (task, publication) = Sending::new(client, &ready).run().await?;
+    Ok(TaskHandle::published(client.clone(), TaskRef::from_raw(task), publication))
 }
 
-/// The definition takes nothing: because it is not there, or because it says so?
-async fn closed(client: &Bellows, definition: &DefinitionId) -> PublishError {
-    match client.policy_revision(definition).await {
-        Ok(revision) if revision > 0 => PublishError::NotAccepting(definition.clone()),
-        _ => PublishError::NoSuchDefinition(definition.clone()),
+type Sent = (RawTaskRef, Publication);
+
+/// One publish, sent until an answer says what became of it, or the time is over.
+struct Sending<'a> {
+    client: &'a Bellows,
+    ready: &'a Ready,
+    deadline: Instant,
+    /// The pending task whose place it is to take.
+    holder: Option<Holder>,
+    /// Whether a request may have been carried out whose answer was lost.
+    maybe_sent: bool,
+}
+
+impl<'a> Sending<'a> {
+    fn new(client: &'a Bellows, ready: &'a Ready) -> Self {
+        let deadline = clock::instant() + client.shared.options.publish_timeout;
+        Self { client, ready, deadline, holder: None, maybe_sent: false }
+    }
+
+    async fn run(mut self) -> Result<Sent, PublishError> {
+        let mut waits = Waits::spread_by(self.ready.task.id.to_string().as_bytes());
+        loop {
+            let last = match self.send().await {
+                Ok(Some(sent)) => return sent,
+                Ok(None) => continue, // somebody else was faster: look again
+                Err(error) => error,
+            };
+            // An earlier try may have been taken all the same: then nothing is certain.
+            if last.class() == Class::Invalid && !self.maybe_sent {
+                return Err(PublishError::Invalid(last.to_string()));
+            }
+            self.maybe_sent |= last.class() != Class::NotApplied;
+            let wait = waits.after_failure();
+            if clock::instant() + wait >= self.deadline {
+                return Err(self.given_up(last));
+            }
+            tracing::debug!(task = %self.ready.task.id, error = %last, "a publish is sent again");
+            sleep(wait).await;
+        }
+    }
+
+    /// Sends it once. `None`: the answer calls for another request.
+    async fn send(&mut self) -> Result<Option<Result<Sent, PublishError>>, BackendError> {
+        let (shared, Ready { task, record, .. }) = (&self.client.shared, self.ready);
+        let row = match &self.holder {
+            None => txn::publish(&shared.space, &task.definition, task.id, record),
+            Some(holder) => txn::replace(&shared.space, &task.definition, holder, record),
+        };
+        let written = timeout_at(self.deadline, shared.writer().send(row)).await;
+        let answer = match written.unwrap_or_else(|_| Err(BackendError::unknown("no answer in time")))? {
+            Written::Answer(answer) => answer,
+            Written::Deposed => return Err(BackendError::unknown("a publish has no fence to lose")),
+        };
+        let sent = |publication| Ok(Some(Ok((task.clone(), publication))));
+        if let Some(holder) = self.holder {
+            return match Replaced::of(&answer, &holder) {
+                Replaced::Done => Ok(Some(Ok((self.task_of(&holder), Publication::Replaced)))),
+                Replaced::Changed => {
+                    self.holder = None;
+                    Ok(None)
+                }
+                Replaced::Closed => Ok(Some(Err(self.closed().await))),
+            };
+        }
+        match Published::of(&answer) {
+            Published::Created => sent(Publication::Created),
+            // By an earlier request of this call, whose answer was lost.
+            Published::Already if self.ready.fresh => sent(Publication::Created),
+            Published::Already => sent(Publication::Already),
+            Published::Held(holder) => Ok(self.held(holder)),
+            Published::Unreadable => Ok(Some(Err(PublishError::Invalid(
+                "the unique key's holder was written by a newer version".to_owned(),
+            )))),
+            Published::Closed => Ok(Some(Err(self.closed().await))),
+        }
+    }
+
+    /// Another task holds the unique key.
+    fn held(&mut self, holder: Holder) -> Option<Result<Sent, PublishError>> {
+        if self.ready.record.options.unique.is_some_and(|unique| unique.until == HeldUntil::Begun) {
+            self.holder = Some(holder);
+            return None;
+        }
+        let task = self.task_of(&holder);
+        Some(match self.ready.on_conflict {
+            OnConflict::ReturnExisting => Ok((task, Publication::Existing)),
+            OnConflict::Fail => Err(PublishError::Conflict { holder: task }),
+        })
+    }
+
+    fn task_of(&self, holder: &Holder) -> RawTaskRef {
+        RawTaskRef { definition: self.ready.task.definition.clone(), id: holder.task, slot: holder.slot }
+    }
+
+    fn given_up(&self, last: BackendError) -> PublishError {
+        let after = self.client.shared.options.publish_timeout;
+        if !self.maybe_sent {
+            return PublishError::Unavailable { after, last };
+        }
+        let task = self.holder.as_ref().map(|holder| self.task_of(holder));
+        PublishError::Unknown { task: task.unwrap_or_else(|| self.ready.task.clone()), after, last }
+    }
+
+    /// The definition takes nothing: because it is not there, or because it says so?
+    async fn closed(&self) -> PublishError {
+        let definition: DefinitionId = self.ready.task.definition.clone();
+        let found = timeout_at(self.deadline, self.client.policy_revision(&definition)).await;
+        match found.unwrap_or_else(|_| Err(BackendError::unknown("no answer in time"))) {
+            Ok(revision) if revision > 0 => PublishError::NotAccepting(definition),
+            Ok(_) => PublishError::NoSuchDefinition(definition),
+            // It may not look.
+            Err(error) if error.class() == Class::Invalid => PublishError::NoSuchDefinition(definition),
+            // The publish was refused, so much is certain; why is not.
+            Err(last) => {
+                PublishError::Unavailable { after: self.client.shared.options.publish_timeout, last }
+            }
+        }
     }
 }

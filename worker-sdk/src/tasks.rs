@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
+use crate::follow_up::Asked;
 use crate::outcome::{TaskError, TaskResult};
 use crate::worker::{TaskContext, Worker, WorkerFactory};
 
@@ -44,7 +45,7 @@ pub(crate) struct Kind {
 /// What running a handler came to, its result encoded.
 #[derive(Debug)]
 pub(crate) enum Ran {
-    Succeeded { result: Bytes, again: Option<std::time::Duration> },
+    Succeeded { result: Bytes, again: Option<std::time::Duration>, follow_ups: Vec<Asked> },
     Failed(TaskError),
     Undecodable(serde_json::Error),
     Unencodable(serde_json::Error),
@@ -144,7 +145,9 @@ async fn run_typed<W: Worker>(worker: W, context: TaskContext, payload: Bytes) -
     };
     match worker.process(context, payload).await {
         Ok(success) => match serde_json::to_vec(&success.callback) {
-            Ok(result) => Ran::Succeeded { result: result.into(), again: success.again },
+            Ok(result) => {
+                Ran::Succeeded { result: result.into(), again: success.again, follow_ups: success.follow_ups }
+            }
             Err(error) => Ran::Unencodable(error),
         },
         Err(error) => Ran::Failed(error),

@@ -36,7 +36,11 @@ macro_rules! behaviours {
 mod behaviours {
     mod failing;
     mod fleet;
+    mod follow_ups;
+    mod many;
     mod publishing;
     pub(crate) mod record;
+    mod results;
+    mod unique;
     pub(crate) mod world;
 }

@@ -6,7 +6,7 @@ use super::{Keys, Violation};
 use crate::backend::{Change, Changes, Entry};
 use crate::id::{DefinitionId, TaskId};
 use crate::key::{Key, Keyspace};
-use crate::record::{OutcomeRecord, Record};
+use crate::record::{HolderRecord, OutcomeRecord, Record, TaskRecord};
 
 type Task = (DefinitionId, TaskId);
 
@@ -18,6 +18,8 @@ pub struct History {
     /// Tasks that ended, and how many terminal records each has had.
     settled: BTreeMap<Task, u32>,
     created: BTreeSet<Task>,
+    /// Unique keys and their holders.
+    holders: BTreeMap<(DefinitionId, [u8; 32]), TaskId>,
     violations: Vec<Violation>,
 }
 
@@ -29,6 +31,7 @@ impl History {
             tasks: BTreeMap::new(),
             settled: BTreeMap::new(),
             created: BTreeSet::new(),
+            holders: BTreeMap::new(),
             violations: Vec::new(),
         }
     }
@@ -89,6 +92,10 @@ impl History {
             | Key::Parked(def, task)
             | Key::Assignment(def, _, task, _)
             | Key::Outcome(def, _, task) => (def.clone(), *task),
+            Key::Unique(def, digest) => {
+                self.held((def.clone(), *digest), change);
+                return None;
+            }
             _ => return None,
         };
         match change {
@@ -96,6 +103,20 @@ impl History {
             Change::Delete { .. } => self.delete(&key, &task),
         }
         Some(task)
+    }
+
+    /// A unique key passes from one task to another only by being let go of (law 21).
+    fn held(&mut self, key: (DefinitionId, [u8; 32]), change: &Change) {
+        let Change::Put(entry) = change else {
+            self.holders.remove(&key);
+            return;
+        };
+        let Ok(holder) = HolderRecord::decode(&entry.value) else { return };
+        let def = key.0.clone();
+        let before = self.holders.insert(key, holder.task);
+        if before.is_some_and(|before| before != holder.task) {
+            self.violation(21, &(def, holder.task), "it took a unique key that another task held");
+        }
     }
 
     fn put(&mut self, key: &Key, task: &Task, entry: &Entry) {
@@ -107,7 +128,8 @@ impl History {
             Key::Task(..) => {
                 let was = std::mem::replace(&mut keys.task, true);
                 self.created.insert(task.clone());
-                if was {
+                let begun = keys.tally || !keys.assignments.is_empty();
+                if was && (begun || !may_be_replaced(entry)) {
                     self.violation(9, task, "a task was written twice");
                 } else if self.settled.contains_key(task) {
                     self.violation(9, task, "a finished task was revived");
@@ -142,4 +164,9 @@ impl History {
             self.tasks.remove(task);
         }
     }
+}
+
+/// Whether a task may be written again until it has begun.
+fn may_be_replaced(entry: &Entry) -> bool {
+    TaskRecord::decode(&entry.value).is_ok_and(|record| record.options.key_until_begun().is_some())
 }

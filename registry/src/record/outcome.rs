@@ -176,6 +176,13 @@ pub struct ParkedRecord {
     pub task: TaskRecord,
 }
 
+impl ParkedRecord {
+    /// What the task is tied to: parked, it holds its unique key.
+    pub fn ties(&self) -> super::Ties {
+        super::Ties { slot: self.task.slot, unique: self.task.options.key_once_begun() }
+    }
+}
+
 impl Record for ParkedRecord {
     fn body(&self) -> &[u8] {
         &self.task.payload

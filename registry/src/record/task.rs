@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Tally};
+use super::{Record, Tally, Ties, Unique};
 use crate::clock::{Instant, Now, WallMillis};
 use crate::id::ResultSlot;
 use crate::spec::{Backoff, Retention, Span};
@@ -57,7 +57,11 @@ impl Delay {
 /// and a parked task keeps it for its replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct TaskOptions {}
+pub struct TaskOptions {
+    /// The key of which it is the only task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
+}
 
 impl TaskOptions {
     /// Whether nothing was chosen.
@@ -66,7 +70,8 @@ impl TaskOptions {
     }
 }
 
-/// A published task. Immutable.
+/// A published task. Immutable, but for one that may be replaced until it has begun
+/// ([`HeldUntil::Begun`](super::HeldUntil::Begun)).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// Where its terminal record will go.
@@ -145,6 +150,13 @@ pub struct AssignmentRecord {
     /// The payload, if inline.
     #[serde(skip)]
     pub payload: Bytes,
+}
+
+impl AssignmentRecord {
+    /// What the task is tied to.
+    pub fn ties(&self) -> Ties {
+        Ties { slot: self.slot, unique: self.options.key_once_begun() }
+    }
 }
 
 impl Record for AssignmentRecord {

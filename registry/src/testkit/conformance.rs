@@ -54,10 +54,18 @@ use table;
 
 /// Every check.
 pub fn checks() -> impl Iterator<Item = Check> {
-    [ranges::CHECKS, transactions::CHECKS, refusals::CHECKS, leases::CHECKS, watches::CHECKS, moves::CHECKS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        ranges::CHECKS,
+        transactions::CHECKS,
+        refusals::CHECKS,
+        leases::CHECKS,
+        watches::CHECKS,
+        moves::CHECKS,
+        moves::unique::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// A check that has not ended by then is failed.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::Revision;
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, ResultSlot, WorkerId};
-use crate::record::{Isolation, Tally, TaskOptions};
+use crate::record::{Isolation, Tally, TaskOptions, Ties};
 
 /// A task as far as a view knows it.
 #[derive(Debug, Default)]
@@ -98,6 +98,21 @@ impl Task {
     /// Where its terminal record goes.
     pub fn slot(&self) -> Option<ResultSlot> {
         self.record.as_ref().map(|known| known.slot)
+    }
+
+    /// The record's mod-revision; 0 if the task is not known.
+    pub fn task_revision(&self) -> Revision {
+        self.record.as_ref().map_or(0, |known| known.revision)
+    }
+
+    /// What the task is tied to, if it is known.
+    pub fn ties(&self) -> Option<Ties> {
+        let known = self.record.as_ref()?;
+        // Every end of an attempt leaves a tally: without one, none has begun.
+        let begun = self.tally.is_some() || self.assignment.is_some();
+        let options = &known.options;
+        let unique = if begun { options.key_once_begun() } else { options.key_while_waiting() };
+        Some(Ties { slot: known.slot, unique })
     }
 
     /// When it was published, by the publisher's clock.

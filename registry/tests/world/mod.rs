@@ -119,7 +119,7 @@ impl World {
             let row = txn::publish(&self.space, &self.def, id, &record);
             match self.send(&self.worker_link, row).await.map(|answer| Published::of(&answer)) {
                 Ok(Published::Created | Published::Already) => return id,
-                Ok(Published::Closed) => panic!("the definition is open"),
+                Ok(other) => panic!("the definition is open: {other:?}"),
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
@@ -296,7 +296,7 @@ impl TestWorker {
                 tally.hand_backs += 1;
                 txn::give_back(&space, &at, &tally)
             } else {
-                txn::settle(&space, &at, SLOT, &outcome(&at, &record))
+                txn::settle(&space, &at, record.ties(), &outcome(&at, &record))
             };
             // Sent until answered: the fence decides.
             loop {

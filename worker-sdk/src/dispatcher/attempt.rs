@@ -21,7 +21,7 @@ use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::key::{Key, KeyRange, Keyspace};
 use bellows_registry::record::{AssignmentRecord, Record, TaskRecord};
-use bellows_registry::txn::{AttemptRef, Settled};
+use bellows_registry::txn::{AttemptRef, Settled, closed_target};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -30,7 +30,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ending::{Attempt, End};
+use super::ending::{Attempt, End, Ending};
 use crate::metrics::Metrics;
 use crate::tasks::{Kind, Ran};
 use crate::worker::TaskContext;
@@ -104,8 +104,7 @@ pub(crate) async fn run(
     let took = now.instant - started.instant;
     let (outcome, error, recorded) = match end {
         Some(end) => {
-            let ending = attempt.end(&stage.space, end);
-            let recorded = send(&stage.writer, &ending.row, &at).await;
+            let (ending, recorded) = record_end(&stage, &attempt, end).await;
             (ending.word, ending.error, recorded)
         }
         None => ("abandoned", None, "no: the task is no longer this worker's"),
@@ -123,8 +122,7 @@ pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: Assignm
     let now = clock::wall();
     let (payload, max_result) = (&Bytes::new(), stage.max_result);
     let attempt = Attempt { at: &at, record: &record, payload, started: now, now, max_result };
-    let ending = attempt.end(&stage.space, End::HandedBack);
-    let recorded = send(&stage.writer, &ending.row, &at).await;
+    let (ending, recorded) = record_end(&stage, &attempt, End::HandedBack).await;
     tracing::info!(
         task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
         outcome = ending.word, recorded, millis = 0, "attempt not begun"
@@ -263,32 +261,56 @@ fn context(
     }
 }
 
+/// Writes how an attempt ended. A success whose follow-up tasks are not taken is none: then
+/// the attempt failed.
+async fn record_end(stage: &Stage, attempt: &Attempt<'_>, end: End) -> (Ending, &'static str) {
+    let ending = attempt.end(&stage.space, end);
+    match send(&stage.writer, &ending, attempt.at).await {
+        Ok(recorded) => (ending, recorded),
+        Err(text) => {
+            let ending = attempt.end(&stage.space, End::FollowUpRefused(text));
+            let recorded = send(&stage.writer, &ending, attempt.at).await;
+            (ending, recorded.unwrap_or("no: refused"))
+        }
+    }
+}
+
 /// Sends an outcome until an answer says what became of it: the fence decides, not we.
-async fn send(writer: &Writer, row: &bellows_registry::txn::Move, at: &AttemptRef) -> &'static str {
+/// Fails with the reason if a task that it publishes is not taken: then nothing is written.
+async fn send(writer: &Writer, ending: &Ending, at: &AttemptRef) -> Result<&'static str, String> {
     let until = clock::instant() + PATIENCE;
     let mut waits = Waits::spread_by(at.attempt.to_string().as_bytes());
     let mut unanswered = false;
     loop {
-        let error = match writer.send(row.clone()).await {
+        let error = match writer.send(ending.row.clone()).await {
             Ok(Written::Answer(answer)) => {
-                return match Settled::of(&answer, at.attempt) {
+                if let Some(target) = closed_target(&answer, at.attempt, &ending.follow_ups) {
+                    return Err(format!(
+                        "a follow-up task was not taken: {target} does not exist or takes no tasks now"
+                    ));
+                }
+                return Ok(match Settled::of(&answer, at.attempt) {
                     Settled::Done | Settled::Already => "yes",
                     Settled::Fenced if unanswered => "at an earlier try, or not at all",
                     Settled::Fenced => "no: the task is no longer this worker's",
-                };
+                });
             }
             Ok(Written::Deposed) => BackendError::unknown("an outcome has no outer fence"),
             Err(error) => error,
         };
+        if error.class() == Class::Invalid && !ending.follow_ups.is_empty() && !unanswered {
+            // This worker may not publish to their definition, for instance.
+            return Err(format!("the registry refuses the follow-up tasks: {error}"));
+        }
         if error.class() == Class::Invalid {
             tracing::error!(task = %at.task, %error, "the registry refuses an outcome");
-            return "no: refused";
+            return Ok("no: refused");
         }
         unanswered |= error.class() != Class::NotApplied;
         let wait = waits.after_failure();
         if clock::instant() + wait >= until {
             tracing::error!(task = %at.task, %error, "an outcome is given up");
-            return "unknown";
+            return Ok("unknown");
         }
         sleep(wait).await;
     }

@@ -11,9 +11,10 @@ use bellows_registry::record::{
     AssignmentRecord, AttemptError, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally, TaskRecord,
 };
 use bellows_registry::spec::Retention;
-use bellows_registry::txn::{self, AttemptRef, Move};
+use bellows_registry::txn::{self, AttemptRef, FollowUp, Move};
 use bytes::Bytes;
 
+use crate::follow_up;
 use crate::outcome::Verdict;
 use crate::tasks::Ran;
 
@@ -26,6 +27,8 @@ pub(crate) enum End {
     Panicked(String),
     /// The time-out passed.
     TimedOut,
+    /// The handler succeeded, but a task that it publishes was not taken.
+    FollowUpRefused(String),
     /// The worker ends: somebody else shall do it.
     HandedBack,
 }
@@ -45,6 +48,8 @@ pub(crate) struct Attempt<'a> {
 #[derive(Debug)]
 pub(crate) struct Ending {
     pub(crate) row: Move,
+    /// What `row` publishes.
+    pub(crate) follow_ups: Vec<FollowUp>,
     pub(crate) word: &'static str,
     /// The error's text, if there was one, for the log: nothing of the payload.
     pub(crate) error: Option<String>,
@@ -68,6 +73,7 @@ impl Attempt<'_> {
                 self.failed(space, ErrorKind::TimedOut, text, None)
             }
             End::Panicked(text) => self.failed(space, ErrorKind::Panicked, text, None),
+            End::FollowUpRefused(text) => self.failed(space, ErrorKind::Failed, text, None),
             End::Ran(ran) => self.ran(space, ran),
         }
     }
@@ -82,7 +88,13 @@ impl Attempt<'_> {
                 );
                 self.park(space, ErrorKind::ResultRefused, text)
             }
-            Ran::Succeeded { result, again } => self.succeeded(space, result, again),
+            Ran::Succeeded { result, again, follow_ups } => {
+                let (at, slot) = (self.at, self.record.slot);
+                match follow_up::prepare(at, slot, self.now, self.max_result, follow_ups) {
+                    Ok(follow_ups) => self.succeeded(space, result, again, follow_ups),
+                    Err(text) => self.park(space, ErrorKind::ResultRefused, text),
+                }
+            }
             Ran::Undecodable(error) => {
                 let text = format!("the payload cannot be decoded: {error}");
                 let ending = self.failed(space, ErrorKind::Undecodable, text, None);
@@ -109,16 +121,22 @@ impl Attempt<'_> {
         self.at.task.is_singleton()
     }
 
-    fn succeeded(&self, space: &Keyspace, result: Bytes, again: Option<Duration>) -> Ending {
+    fn succeeded(
+        &self,
+        space: &Keyspace,
+        result: Bytes,
+        again: Option<Duration>,
+        follow_ups: Vec<FollowUp>,
+    ) -> Ending {
         if self.is_singleton() {
             let rest = again.unwrap_or_default().max(SINGLETON_REST);
             let tally = Tally { delay: Some(Delay::from_now(rest, self.now)), ..Tally::default() };
-            let row = txn::settle_singleton(space, self.at, &tally);
-            return Ending { row, word: "succeeded", error: None };
+            let row = txn::settle_singleton(space, self.at, &tally, &follow_ups);
+            return Ending { row, follow_ups, word: "succeeded", error: None };
         }
         let outcome = self.outcome(Ended::Succeeded, self.record.tally.clone(), result);
-        let row = txn::settle(space, self.at, self.record.slot, &outcome);
-        Ending { row, word: "succeeded", error: None }
+        let row = txn::settle_and_publish(space, self.at, self.record.ties(), &outcome, &follow_ups);
+        Ending { row, follow_ups, word: "succeeded", error: None }
     }
 
     fn snoozed(&self, space: &Keyspace, wait: Duration) -> Ending {
@@ -152,7 +170,7 @@ impl Attempt<'_> {
         word: &'static str,
         error: Option<String>,
     ) -> Ending {
-        Ending { row: txn::give_back(space, self.at, tally), word, error }
+        Ending { row: txn::give_back(space, self.at, tally), follow_ups: Vec::new(), word, error }
     }
 
     fn park(&self, space: &Keyspace, kind: ErrorKind, text: String) -> Ending {
@@ -173,17 +191,18 @@ impl Attempt<'_> {
         };
         let parked = ParkedRecord { parked: self.now, tally: tally.clone(), task };
         let outcome = self.outcome(Ended::Parked, tally, Bytes::new());
-        Ending { row: txn::park(space, self.at, &parked, &outcome), word: "parked", error: Some(text) }
+        let row = txn::park(space, self.at, &parked, &outcome);
+        Ending { row, follow_ups: Vec::new(), word: "parked", error: Some(text) }
     }
 
     fn cancelled(&self, space: &Keyspace, text: String) -> Ending {
         if self.is_singleton() {
-            return self.succeeded(space, Bytes::new(), None);
+            return self.succeeded(space, Bytes::new(), None, Vec::new());
         }
         let tally = self.charged(ErrorKind::Failed, &text);
         let outcome = self.outcome(Ended::Cancelled, tally, Bytes::new());
-        let row = txn::settle(space, self.at, self.record.slot, &outcome);
-        Ending { row, word: "cancelled", error: Some(text) }
+        let row = txn::settle(space, self.at, self.record.ties(), &outcome);
+        Ending { row, follow_ups: Vec::new(), word: "cancelled", error: Some(text) }
     }
 
     /// The tally with this attempt counted as failed.
@@ -297,7 +316,7 @@ mod tests {
 
     fn done(result: &'static [u8], again: Option<u64>) -> End {
         let again = again.map(Duration::from_secs);
-        End::Ran(Ran::Succeeded { result: Bytes::from_static(result), again })
+        End::Ran(Ran::Succeeded { result: Bytes::from_static(result), again, follow_ups: Vec::new() })
     }
 
     fn failed(error: TaskError) -> End {

@@ -1,6 +1,8 @@
 //! The table of moves, fence by fence: each row does what it says while its fence
 //! holds, and nothing at all once it does not.
 
+pub(super) mod unique;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use crate::id::{AttemptId, DefinitionId, ResultSlot, TaskId, WorkerId};
 use crate::key::{Key, KeyRange, Keyspace};
 use crate::record::{
     AssignmentRecord, Ended, Isolation, LeaderRecord, OpenRecord, OutcomeRecord, ParkedRecord, PolicyRecord,
-    PolicyState, Record, Tally, TaskRecord, WorkerRecord, WorkerState,
+    PolicyState, Record, Tally, TaskRecord, Ties, WorkerRecord, WorkerState,
 };
 use crate::spec::{Execution, Policy, Retention};
 use crate::txn::{self, AsSeen, AttemptRef, Batch, Move, Published, Settled};
@@ -70,13 +72,7 @@ impl<'a> Scene<'a> {
         let worker = WorkerId::for_session("pod", 1).map_err(flaw)?;
         let lease = stage.grant(std::time::Duration::from_secs(60)).await?;
         let mut scene = Self { stage, space, def, worker, lease, worker_revision: 0 };
-        let policy = PolicyRecord {
-            uid: "u".into(),
-            generation: 1,
-            state: PolicyState::Active,
-            policy: Policy::default(),
-        };
-        scene.applied(txn::write_policy(&scene.space, &scene.def, 0, &policy)).await?;
+        scene.applied(txn::write_policy(&scene.space, &scene.def, 0, &policy())).await?;
         let open = OpenRecord { uid: "u".into() };
         scene.applied(txn::open_definition(&scene.space, &scene.def, &open)).await?;
         let live = WorkerRecord { slots: 4, state: WorkerState::Active, sdk: "0".into() };
@@ -130,6 +126,7 @@ impl<'a> Scene<'a> {
             Ok(Key::Assignment(..)) => "a",
             Ok(Key::Parked(..)) => "x",
             Ok(Key::Outcome(..)) => "r",
+            Ok(Key::Unique(..)) => "u",
             _ => "",
         };
         Ok(entries.iter().map(letter).collect())
@@ -153,13 +150,17 @@ impl<'a> Scene<'a> {
         txn::publish(&self.space, &self.def, TASK, &task())
     }
 
+    /// What the assigner saw, of a task that cannot be replaced.
+    fn seen(&self, tally: Revision) -> AsSeen {
+        AsSeen { task: 0, tally, worker: self.worker_revision }
+    }
+
     fn assign(&self, bits: u64, tally: Revision) -> Move {
-        let seen = AsSeen { tally, worker: self.worker_revision };
-        txn::assign(&self.space, &self.attempt(bits), seen, &assignment())
+        txn::assign(&self.space, &self.attempt(bits), self.seen(tally), &assignment())
     }
 
     fn settle(&self, bits: u64) -> Move {
-        txn::settle(&self.space, &self.attempt(bits), SLOT, &outcome(Ended::Succeeded, bits))
+        txn::settle(&self.space, &self.attempt(bits), Ties::slot(SLOT), &outcome(Ended::Succeeded, bits))
     }
 
     /// Publishes the task and gives it to the worker.
@@ -179,6 +180,10 @@ impl<'a> Scene<'a> {
         let record = LeaderRecord { identity: "a".into() };
         self.applied(txn::campaign(&self.space, 0, self.lease.id, &record)).await
     }
+}
+
+fn policy() -> PolicyRecord {
+    PolicyRecord { uid: "u".into(), generation: 1, state: PolicyState::Active, policy: Policy::default() }
 }
 
 fn task() -> TaskRecord {
@@ -427,7 +432,7 @@ async fn a_lost_fence_does_not_disturb_its_neighbours(stage: &Stage<'_>) -> Outc
     let mut moves = vec![scene.settle(1)];
     let other =
         |task: u128, attempt: u64| AttemptRef { task: TaskId::from_bits(task), ..scene.attempt(attempt) };
-    moves.push(txn::settle(&scene.space, &other(8, 2), SLOT, &outcome(Ended::Succeeded, 2)));
+    moves.push(txn::settle(&scene.space, &other(8, 2), Ties::slot(SLOT), &outcome(Ended::Succeeded, 2)));
     moves.push(txn::publish(&scene.space, &scene.def, TaskId::from_bits(9), &task()));
     let answers = scene.send_all(moves, None).await?;
     let applied: Vec<bool> = answers.iter().map(|answer| answer.succeeded).collect();
