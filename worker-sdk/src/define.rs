@@ -1,10 +1,10 @@
 //! Definitions in a registry that this process hosts: the records that the operator
 //! writes for a `TaskDefinition` on a cluster.
 
-use bellows_registry::backend::{BackendError, RangeRequest, Revision};
+use bellows_registry::backend::{BackendError, Entry, RangeRequest, Revision};
 use bellows_registry::id::{DefinitionId, IdError};
 use bellows_registry::key::{Key, KeyRange};
-use bellows_registry::record::{OpenRecord, PolicyRecord, PolicyState};
+use bellows_registry::record::{OpenRecord, PolicyRecord, PolicyState, Record};
 use bellows_registry::spec::{Mode, Policy, PolicyError, Trigger};
 use bellows_registry::txn::{self, Batch, Move};
 use bytes::Bytes;
@@ -30,6 +30,9 @@ pub enum DefineError {
     Backend(#[from] BackendError),
 }
 
+/// The UID of definitions that no Kubernetes object stands for.
+const IN_PROCESS: &str = "in-process";
+
 /// How often a policy is written over one that changed meanwhile.
 const TRIES: usize = 5;
 
@@ -44,18 +47,29 @@ impl Bellows {
         self.define_as(&self.definition::<T>()?, &policy).await
     }
 
-    /// Only where this process hosts the registry, and it is not defined already.
+    /// Only where this process hosts the registry. Of a definition that is there already,
+    /// what the code states is brought up to date, and the rest stays.
     pub(crate) async fn define_if_hosted(&self, def: &DefinitionId, kind: &Kind) -> Result<(), DefineError> {
-        if self.shared.assigner.is_none() || self.policy_revision(def).await? > 0 {
+        if self.shared.assigner.is_none() {
             return Ok(());
         }
-        self.define_as(def, &kind.policy).await
+        let Some(entry) = self.policy_entry(def).await? else {
+            return self.define_as(def, &kind.policy).await;
+        };
+        match PolicyRecord::decode(&entry.value) {
+            Ok(standing) if standing.uid == IN_PROCESS => {
+                let stated = kind.stated.over(&standing.policy, standing.policy.trigger);
+                if stated == standing.policy { Ok(()) } else { self.define_as(def, &stated).await }
+            }
+            // An operator's, or a newer version's: theirs to say.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn define_as(&self, def: &DefinitionId, policy: &Policy) -> Result<(), DefineError> {
         policy.check()?;
         let space = &self.shared.space;
-        let uid = "in-process".to_owned();
+        let uid = IN_PROCESS.to_owned();
         self.write_policy(def, &uid, policy).await?;
         match policy.mode {
             Mode::Active | Mode::Hold => {
@@ -89,9 +103,14 @@ impl Bellows {
 
     /// The policy's mod-revision; 0 if the definition does not exist.
     pub(crate) async fn policy_revision(&self, def: &DefinitionId) -> Result<Revision, BackendError> {
+        Ok(self.policy_entry(def).await?.map_or(0, |entry| entry.mod_revision))
+    }
+
+    /// The policy as it is stored.
+    async fn policy_entry(&self, def: &DefinitionId) -> Result<Option<Entry>, BackendError> {
         let path = self.shared.space.path(&Key::Policy(def.clone()));
         let found = self.shared.backend.range(RangeRequest::new(KeyRange::one(path))).await?;
-        Ok(found.entries.first().map_or(0, |entry| entry.mod_revision))
+        Ok(found.entries.into_iter().next())
     }
 
     /// Whether the move's compares held.

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::client::Bellows;
 use crate::control::Owned;
 use crate::metrics::Metrics;
-use crate::tasks::Tasks;
+use crate::tasks::{MissingState, Tasks};
 use crate::worker::WorkerFactory;
 use sessions::Dispatcher;
 
@@ -52,6 +52,9 @@ pub enum DispatcherError {
     /// There is nothing to do.
     #[error("no kind of work was given: add one with Tasks::with")]
     NoTasks,
+    /// A handler asks for state that the program does not give.
+    #[error(transparent)]
+    State(#[from] MissingState),
     /// The registry refuses what a worker must do, and will go on refusing.
     #[error("the registry refuses this worker: {0}")]
     Refused(String),
@@ -122,6 +125,7 @@ impl WorkerDispatcher {
         if self.tasks.kinds.is_empty() {
             return Err(DispatcherError::NoTasks);
         }
+        self.tasks.check()?;
         let (drain, draining) = watch::channel(None);
         let mut handle = DispatcherHandle {
             loops: Vec::new(),

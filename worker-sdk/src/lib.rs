@@ -67,6 +67,7 @@ mod draft;
 mod error;
 mod follow_up;
 mod handle;
+mod handler;
 #[cfg(feature = "etcd")]
 mod http;
 mod many;
@@ -77,6 +78,8 @@ mod refs;
 mod results;
 #[cfg(feature = "etcd")]
 mod serve;
+mod settings;
+mod state;
 mod tasks;
 mod waiting;
 mod worker;
@@ -89,6 +92,8 @@ pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord
 pub use bellows_registry::spec::Policy;
 
 pub use bellows_registry::spec;
+#[cfg(feature = "macros")]
+pub use bellows_sdk_macros::task;
 pub use client::{Bellows, Options};
 #[cfg(feature = "etcd")]
 pub use config::Config;
@@ -100,21 +105,26 @@ pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, W
 pub use draft::{NewTask, OnConflict};
 pub use error::{ConnectError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
+pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
 pub use publish::{Publication, Publish};
 pub use refs::{RawTaskRef, TaskRef};
 #[cfg(feature = "etcd")]
 pub use serve::{ServeError, init_logging, serve};
-pub use tasks::Tasks;
+pub use settings::TaskSettings;
+pub use state::{Injected, Need, State, States};
+pub use tasks::{MissingState, Tasks};
 pub use worker::{TaskContext, Worker, WorkerFactory};
 
 /// What a worker or a publisher usually needs.
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "macros")]
+    pub use crate::task;
     pub use crate::{
-        AwaitableTask, Bellows, PublishTrigger, SingletonTrigger, TaskContext, TaskDefinition, TaskError,
-        TaskFailure, TaskHandle, TaskRef, TaskResult, TaskSuccess, Tasks, Worker, WorkerDispatcher,
-        WorkerFactory,
+        AwaitableTask, Bellows, Injected, PublishTrigger, SingletonTrigger, State, TaskContext,
+        TaskDefinition, TaskError, TaskFailure, TaskHandle, TaskRef, TaskResult, TaskSuccess, Tasks, Worker,
+        WorkerDispatcher, WorkerFactory, tasks,
     };
 }

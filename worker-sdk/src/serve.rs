@@ -11,7 +11,7 @@ use crate::config::{Config, LogFormat, Logging};
 use crate::dispatcher::{DispatcherError, DispatcherHandle, WorkerDispatcher};
 use crate::error::ConnectError;
 use crate::http;
-use crate::tasks::Tasks;
+use crate::tasks::{MissingState, Tasks};
 
 /// Why a worker process could not start, or ended by itself.
 ///
@@ -30,6 +30,9 @@ pub enum ServeError {
         /// What there is.
         known: String,
     },
+    /// A handler asks for state that the program does not give.
+    #[error(transparent)]
+    State(#[from] MissingState),
     /// The address for health and metrics is taken or not allowed.
     #[error("cannot serve health and metrics on {addr} (BELLOWS_HTTP_ADDR)")]
     Http {
@@ -100,6 +103,7 @@ pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
     init_logging()?;
     let config = Config::from_env()?;
     let tasks = chosen(tasks, config.definition.as_deref())?;
+    tasks.check()?;
     let client = Bellows::connect(&config)?;
     let control = client.shared.control.clone();
     let signals = control.within(Signals::new).map_err(ServeError::Signals)?;

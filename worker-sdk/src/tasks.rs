@@ -12,7 +12,10 @@ use futures::future::BoxFuture;
 
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
 use crate::follow_up::Asked;
+use crate::handler::TaskHandler;
 use crate::outcome::{TaskError, TaskResult};
+use crate::settings::Stated;
+use crate::state::{Need, States};
 use crate::worker::{TaskContext, Worker, WorkerFactory};
 
 /// The kinds of work a process can do.
@@ -30,6 +33,7 @@ use crate::worker::{TaskContext, Worker, WorkerFactory};
 #[derive(Clone, Default)]
 pub struct Tasks {
     pub(crate) kinds: Vec<Kind>,
+    states: States,
 }
 
 /// One kind of work.
@@ -39,7 +43,20 @@ pub(crate) struct Kind {
     pub(crate) trigger: Trigger,
     pub(crate) concurrency: Option<u32>,
     pub(crate) policy: Policy,
+    /// What the code says of the policy, if it says anything.
+    pub(crate) stated: Stated,
+    needs: Vec<Need>,
     pub(crate) runner: Arc<dyn Runner>,
+}
+
+/// A handler asks for state that the program does not give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("task {task} needs State<{type_name}>, which is not given: add .with_state(…) to the tasks")]
+pub struct MissingState {
+    /// The name of the kind of work.
+    pub task: &'static str,
+    /// The type of the state.
+    pub type_name: &'static str,
 }
 
 /// What running a handler came to, its result encoded.
@@ -66,6 +83,11 @@ impl Ran {
 /// Runs one attempt, whatever its types.
 pub(crate) trait Runner: Send + Sync {
     fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran>;
+
+    /// The same with this state, if the runner gives any to its handler.
+    fn with_states(&self, _: &States) -> Option<Arc<dyn Runner>> {
+        None
+    }
 }
 
 impl fmt::Debug for Tasks {
@@ -95,6 +117,38 @@ impl Tasks {
         self.with(move |_: &WorkerId| Function { function: function.clone(), kind: PhantomData::<fn() -> T> })
     }
 
+    /// Adds a kind of work with its handler, as [`tasks!`](crate::tasks) does.
+    pub fn with_task<T: TaskHandler>(self) -> Self {
+        let settings = T::settings();
+        let mut tasks = self.add::<T>(Arc::new(Handled::<T>::given(&States::default())));
+        if let Some(kind) = tasks.kinds.last_mut() {
+            kind.concurrency = settings.stated.concurrency();
+            kind.policy = settings.stated.over(&kind.policy, kind.trigger);
+            kind.stated = settings.stated;
+            kind.needs = settings.needs;
+        }
+        tasks.bind()
+    }
+
+    /// Gives state to all handlers that ask for it by a [`State`](crate::State) of its
+    /// type, whether they are added already or not. A second one of the same type replaces
+    /// the first.
+    pub fn with_state<S: Send + Sync + 'static>(mut self, state: S) -> Self {
+        self.states.add(state);
+        self.bind()
+    }
+
+    /// Whether every handler gets what it asks for. [`serve`](crate::serve()) and
+    /// [`WorkerDispatcher::launch`](crate::WorkerDispatcher::launch) ask this first.
+    pub fn check(&self) -> Result<(), MissingState> {
+        for kind in &self.kinds {
+            if let Some(need) = kind.needs.iter().find(|need| !self.states.has(need)) {
+                return Err(MissingState { task: kind.name, type_name: need.type_name });
+            }
+        }
+        Ok(())
+    }
+
     /// How many tasks of the kind added last run at once in this process. The
     /// environment's `BELLOWS_CONCURRENCY` wins. Default 8.
     pub fn concurrency(mut self, slots: u32) -> Self {
@@ -122,9 +176,30 @@ impl Tasks {
         let trigger = T::Trigger::TRIGGER;
         let policy = Policy { trigger, ..Policy::default() };
         self.kinds.retain(|kind| kind.name != T::NAME);
-        self.kinds.push(Kind { name: T::NAME, trigger, concurrency: None, policy, runner });
+        let (stated, needs) = (Stated::default(), Vec::new());
+        self.kinds.push(Kind { name: T::NAME, trigger, concurrency: None, policy, stated, needs, runner });
         self
     }
+
+    /// Every handler sees the state there is now.
+    fn bind(mut self) -> Self {
+        for kind in &mut self.kinds {
+            if let Some(bound) = kind.runner.with_states(&self.states) {
+                kind.runner = bound;
+            }
+        }
+        self
+    }
+}
+
+/// The kinds of work of a program, by the functions under [`macro@task`](crate::task) (or other
+/// types with a [`TaskHandler`](crate::TaskHandler)): `tasks![resize_image, sweep]` is
+/// `Tasks::new().with_task::<resize_image>().with_task::<sweep>()`.
+#[macro_export]
+macro_rules! tasks {
+    ($($task:ty),* $(,)?) => {
+        $crate::Tasks::new()$(.with_task::<$task>())*
+    };
 }
 
 struct Erased<F>(F);
@@ -133,6 +208,40 @@ impl<F: WorkerFactory> Runner for Erased<F> {
     fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran> {
         let worker = self.0.build(context.worker_id());
         run_typed(worker, context, payload).boxed()
+    }
+}
+
+/// A handler with the state it is given; as a worker, one attempt of it.
+struct Handled<T> {
+    states: States,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Handled<T> {
+    fn given(states: &States) -> Self {
+        Self { states: states.clone(), kind: PhantomData }
+    }
+}
+
+impl<T: TaskHandler> Runner for Handled<T> {
+    fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran> {
+        run_typed(Self::given(&self.states), context, payload).boxed()
+    }
+
+    fn with_states(&self, states: &States) -> Option<Arc<dyn Runner>> {
+        Some(Arc::new(Self::given(states)))
+    }
+}
+
+impl<T: TaskHandler> Worker for Handled<T> {
+    type Task = T;
+
+    fn process(
+        self,
+        context: TaskContext,
+        payload: PayloadOf<T>,
+    ) -> impl Future<Output = TaskResult<T::Callback>> + Send {
+        T::handle(context, payload, self.states)
     }
 }
 

@@ -34,6 +34,7 @@ macro_rules! behaviours {
 }
 
 mod behaviours {
+    mod attribute;
     mod failing;
     mod fleet;
     mod follow_ups;

@@ -1,0 +1,309 @@
+//! The words in the brackets of `#[task(…)]`: one table of what may be written, and every
+//! mistake told where it stands.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Path, Token};
+
+use crate::values;
+
+/// What the attribute says.
+pub(crate) struct Options {
+    pub(crate) name: String,
+    pub(crate) is_singleton: bool,
+    pub(crate) settings: Vec<Setting>,
+    /// Where the SDK is.
+    pub(crate) sdk: Path,
+}
+
+/// A method of `TaskSettings` and what it is given.
+pub(crate) struct Setting {
+    pub(crate) method: Ident,
+    pub(crate) value: Value,
+}
+
+/// A value that was checked.
+pub(crate) enum Value {
+    /// A duration in milliseconds.
+    Span(u64),
+    /// A plain number.
+    Number(u32),
+    /// A number of percent.
+    Percent(u8),
+}
+
+/// What an option takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    Name,
+    Flag,
+    Crate,
+    One(Kind),
+    /// Options of its own, each a setting `<option>_<word>`.
+    Several(&'static [(&'static str, Kind)]),
+}
+
+/// What a value may be.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A duration of so many milliseconds, and the bounds as they are written.
+    Span {
+        least: u64,
+        most: u64,
+        bounds: &'static str,
+    },
+    Number {
+        least: u32,
+        most: u32,
+    },
+    Percent,
+}
+
+const ANY_SPAN: Kind = Kind::Span { least: 0, most: u64::MAX, bounds: "" };
+
+/// All there is.
+const OPTIONS: &[(&str, Takes)] = &[
+    ("name", Takes::Name),
+    ("singleton", Takes::Flag),
+    ("crate", Takes::Crate),
+    ("timeout", Takes::One(Kind::Span { least: 1_000, most: 86_400_000, bounds: "1s to 24h" })),
+    ("max_attempts", Takes::One(Kind::Number { least: 1, most: 100 })),
+    ("max_disruptions", Takes::One(Kind::Number { least: 1, most: 100 })),
+    ("concurrency", Takes::One(Kind::Number { least: 1, most: 1000 })),
+    (
+        "backoff",
+        Takes::Several(&[
+            ("initial", ANY_SPAN),
+            ("factor", Kind::Number { least: 1, most: 10 }),
+            ("max", ANY_SPAN),
+            ("jitter", Kind::Percent),
+        ]),
+    ),
+    ("retention", Takes::Several(&[("succeeded", ANY_SPAN), ("failed", ANY_SPAN)])),
+];
+
+impl Options {
+    /// Reads the brackets; collects all that is wrong in them. `function` is asked for when
+    /// there is no name.
+    pub(crate) fn read(brackets: TokenStream, function: &Ident) -> Result<Self, Vec<Error>> {
+        let written = Punctuated::<Meta, Token![,]>::parse_terminated
+            .parse2(brackets)
+            .map_err(|error| vec![explained(&error)])?;
+        let mut reader = Reader::default();
+        let mut seen: Vec<String> = Vec::new();
+        for meta in &written {
+            if let Err(error) = once(meta.path(), &mut seen).and_then(|()| reader.option(meta)) {
+                reader.wrong.push(error);
+            }
+        }
+        if reader.name.is_none() && !seen.iter().any(|word| word == "name") {
+            reader.wrong.push(nameless(function));
+        }
+        reader.ordered_backoff();
+        match reader.name {
+            Some(name) if reader.wrong.is_empty() => Ok(Self {
+                name,
+                is_singleton: reader.is_singleton,
+                settings: reader.settings,
+                sdk: reader.sdk.unwrap_or_else(|| syn::parse_quote!(::bellows_sdk)),
+            }),
+            _ => Err(reader.wrong),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    name: Option<String>,
+    is_singleton: bool,
+    settings: Vec<Setting>,
+    sdk: Option<Path>,
+    wrong: Vec<Error>,
+}
+
+impl Reader {
+    fn option(&mut self, meta: &Meta) -> Result<(), Error> {
+        let word = word_of(meta.path());
+        let Some((option, takes)) = OPTIONS.iter().find(|(option, _)| *option == word) else {
+            let known: Vec<_> = OPTIONS.iter().map(|(option, _)| *option).collect();
+            return Err(unknown(meta.path(), "a task has no option", &word, &known));
+        };
+        match takes {
+            Takes::Flag => match meta {
+                Meta::Path(_) => self.is_singleton = true,
+                _ => {
+                    return Err(Error::new_spanned(
+                        meta,
+                        format!("`{option}` takes no value: write it alone"),
+                    ));
+                }
+            },
+            Takes::Name => {
+                let text =
+                    text(value_of(meta, "name = \"resize-image\"")?, "the name is a text", "resize-image")?;
+                values::name(&text.value()).map_err(|says| Error::new(text.span(), says))?;
+                self.name = Some(text.value());
+            }
+            Takes::Crate => self.sdk = Some(path(value_of(meta, "crate = path::to::bellows_sdk")?)?),
+            Takes::One(kind) => {
+                let value = kind.read(option, value_of(meta, &format!("{option} = {}", kind.example()))?)?;
+                self.settings.push(Setting { method: Ident::new(option, meta.path().span()), value });
+            }
+            Takes::Several(words) => self.several(option, words, meta)?,
+        }
+        Ok(())
+    }
+
+    fn several(&mut self, option: &str, words: &[(&str, Kind)], meta: &Meta) -> Result<(), Error> {
+        let all: Vec<_> = words.iter().map(|(word, kind)| format!("{word} = {}", kind.example())).collect();
+        let example = format!("{option}({})", all.join(", "));
+        let Meta::List(list) = meta else {
+            return Err(Error::new_spanned(
+                meta,
+                format!("`{option}` takes several values: write `{example}`"),
+            ));
+        };
+        let inner = list
+            .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
+            .map_err(|error| explained(&error))?;
+        if inner.is_empty() {
+            return Err(Error::new_spanned(meta, format!("`{option}` says nothing: write `{example}`")));
+        }
+        let mut seen = Vec::new();
+        for meta in &inner {
+            let word = word_of(meta.path());
+            let Some((_, kind)) = words.iter().find(|(known, _)| *known == word) else {
+                let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                return Err(unknown(meta.path(), &format!("`{option}` has no part"), &word, &known));
+            };
+            once(meta.path(), &mut seen)?;
+            let value = kind.read(&word, value_of(meta, &format!("{word} = {}", kind.example()))?)?;
+            self.settings
+                .push(Setting { method: Ident::new(&format!("{option}_{word}"), meta.span()), value });
+        }
+        Ok(())
+    }
+
+    /// The one rule about two values.
+    fn ordered_backoff(&mut self) {
+        let find = |method: &str| {
+            self.settings.iter().find(|setting| setting.method == method).and_then(|setting| {
+                let Value::Span(ms) = setting.value else { return None };
+                Some((ms, setting.method.span()))
+            })
+        };
+        if let (Some((initial, at)), Some((max, _))) = (find("backoff_initial"), find("backoff_max"))
+            && initial > max
+        {
+            self.wrong.push(Error::new(at, "the first wait (`initial`) is longer than the longest (`max`)"));
+        }
+    }
+}
+
+impl Kind {
+    fn example(self) -> &'static str {
+        match self {
+            Self::Span { .. } => "\"30s\"",
+            Self::Number { .. } => "8",
+            Self::Percent => "\"20%\"",
+        }
+    }
+
+    fn read(self, option: &str, value: &Expr) -> Result<Value, Error> {
+        match self {
+            Self::Span { least, most, bounds } => {
+                let text = text(value, &format!("`{option}` is a duration"), "30s")?;
+                let ms = values::duration(&text.value()).map_err(|says| Error::new(text.span(), says))?;
+                if ms < least || ms > most {
+                    let says = format!("`{option}` may be from {bounds}, not {}", text.value());
+                    return Err(Error::new(text.span(), says));
+                }
+                Ok(Value::Span(ms))
+            }
+            Self::Percent => {
+                let text = text(value, &format!("`{option}` is a percentage"), "20%")?;
+                values::percent(&text.value())
+                    .map(Value::Percent)
+                    .map_err(|says| Error::new(text.span(), says))
+            }
+            Self::Number { least, most } => {
+                let says = || format!("`{option}` is a number from {least} to {most}");
+                let Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) = value else {
+                    return Err(Error::new_spanned(value, says()));
+                };
+                let parsed = number.base10_parse::<u32>().ok().filter(|n| (least..=most).contains(n));
+                parsed
+                    .map(Value::Number)
+                    .ok_or_else(|| Error::new(number.span(), format!("{}, not {number}", says())))
+            }
+        }
+    }
+}
+
+/// An option written twice is a mistake, whichever was meant.
+fn once(path: &Path, seen: &mut Vec<String>) -> Result<(), Error> {
+    let word = word_of(path);
+    if seen.contains(&word) {
+        return Err(Error::new_spanned(path, format!("`{word}` is written twice")));
+    }
+    seen.push(word);
+    Ok(())
+}
+
+fn word_of(path: &Path) -> String {
+    path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>().join("::")
+}
+
+fn value_of<'a>(meta: &'a Meta, example: &str) -> Result<&'a Expr, Error> {
+    match meta {
+        Meta::NameValue(pair) => Ok(&pair.value),
+        _ => Err(Error::new_spanned(
+            meta,
+            format!("`{}` takes a value: write `{example}`", word_of(meta.path())),
+        )),
+    }
+}
+
+fn text<'a>(value: &'a Expr, is: &str, example: &str) -> Result<&'a LitStr, Error> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text),
+        _ => Err(Error::new_spanned(value, format!("{is}: write it as \"{example}\""))),
+    }
+}
+
+fn path(value: &Expr) -> Result<Path, Error> {
+    match value {
+        Expr::Path(path) => Ok(path.path.clone()),
+        _ => Err(Error::new_spanned(
+            value,
+            "`crate` is the path of the SDK: write `crate = path::to::bellows_sdk`",
+        )),
+    }
+}
+
+fn unknown(path: &Path, no: &str, word: &str, known: &[&str]) -> Error {
+    let help = match values::meant(word, known) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    Error::new_spanned(path, format!("{no} `{word}`: {help}"))
+}
+
+fn nameless(function: &Ident) -> Error {
+    let name = values::instead(&function.to_string()).unwrap_or_else(|| "resize-image".to_owned());
+    Error::new(
+        Span::call_site(),
+        format!(
+            "a task needs a name: write #[task(name = \"{name}\")]. Waiting tasks are stored under it, so it \
+             stays when the function is called differently"
+        ),
+    )
+}
+
+/// The parser's own words, with an example where they help little.
+fn explained(error: &Error) -> Error {
+    let says = format!("{error}; options are written as #[task(name = \"resize-image\", timeout = \"30s\")]");
+    Error::new(error.span(), says)
+}
