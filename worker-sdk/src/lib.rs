@@ -128,3 +128,14 @@ pub mod prelude {
         WorkerDispatcher, WorkerFactory, tasks,
     };
 }
+
+/// The guide's programs, compiled and run as doc tests.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/publishing.md")]
+    mod publishing {}
+    #[doc = include_str!("../../docs/guide/results.md")]
+    mod results {}
+    #[doc = include_str!("../../docs/guide/follow-ups.md")]
+    mod follow_ups {}
+}

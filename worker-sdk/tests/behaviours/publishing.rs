@@ -22,6 +22,7 @@ behaviours! {
     publishing_again_under_the_same_id_is_the_same_task,
     a_publish_whose_answer_is_lost_is_one_task,
     an_unknown_definition_is_refused_and_nothing_is_written,
+    a_registry_that_does_not_say_why_it_refuses_is_no_unknown_definition,
     a_payload_over_the_limit_is_refused_before_it_is_sent,
     a_task_that_never_existed_is_not_found,
     a_definition_on_hold_and_drain_takes_no_tasks,
@@ -124,6 +125,16 @@ async fn an_unknown_definition_is_refused_and_nothing_is_written(world: World) {
     let def = bellows_registry::id::DefinitionId::new("default", "act").unwrap();
     let found = world.store.range(RangeRequest::new(space.definition_range(&def))).await.unwrap();
     assert_eq!(found.entries, []);
+}
+
+async fn a_registry_that_does_not_say_why_it_refuses_is_no_unknown_definition(world: World) {
+    let (client, link) = world.client_over_a_bad_link();
+    link.set_rates(Rates { fail_read: 1000, ..Rates::default() }); // transactions are answered
+    let refused = client.publish::<Act>("x".into()).await.unwrap_err();
+    assert!(matches!(refused, PublishError::Unavailable { .. }), "{refused}");
+    link.set_rates(Rates::default());
+    let refused = client.publish::<Act>("x".into()).await.unwrap_err();
+    assert!(matches!(refused, PublishError::NoSuchDefinition(_)), "{refused}");
 }
 
 async fn a_payload_over_the_limit_is_refused_before_it_is_sent(world: World) {
