@@ -51,6 +51,25 @@ pub enum Key {
     Outcome(DefinitionId, ResultSlot, TaskId),
 }
 
+impl Key {
+    /// The definition that the key belongs to, if it belongs to one.
+    pub fn definition(&self) -> Option<&DefinitionId> {
+        match self {
+            Self::Meta | Self::Leader(_) => None,
+            Self::Policy(def)
+            | Self::Open(def)
+            | Self::Task(def, _)
+            | Self::Tally(def, _)
+            | Self::Assignment(def, ..)
+            | Self::Worker(def, _)
+            | Self::Parked(def, _)
+            | Self::Unique(def, _)
+            | Self::Request(def, _)
+            | Self::Outcome(def, ..) => Some(def),
+        }
+    }
+}
+
 /// A half-open range of keys, `start <= key < end`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {

@@ -9,6 +9,9 @@
 //! *complete* revision, and where that is compacted the range is listed again, and
 //! `Listed` replaces all that was known (law 12).
 //!
+//! A holder of much that must not be in memory twice uses [`Mirror::next_page`] instead,
+//! which tells a list page by page.
+//!
 //! # Caveats
 //! The mirror retries for ever, with back-off; an [`MirrorEvent::Interrupted`] tells
 //! the holder that what it knows may be old. Every list is a list of pages pinned at
@@ -48,6 +51,29 @@ pub enum MirrorEvent {
     Resumed,
 }
 
+/// One page of a list. All pages of one list are of one revision, in the order of keys;
+/// they replace what was known only together.
+#[derive(Debug)]
+pub struct Page {
+    /// Whether a list begins with it. One that was under way is void then.
+    pub first: bool,
+    /// Whether it is the last one.
+    pub last: bool,
+    /// The revision listed at.
+    pub revision: Revision,
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+/// What a mirror tells a holder that takes lists by the page.
+#[derive(Debug)]
+pub enum PageEvent {
+    /// A page of a list.
+    Page(Page),
+    /// Anything else; never [`MirrorEvent::Listed`].
+    Other(MirrorEvent),
+}
+
 /// Follows one range.
 #[derive(Debug)]
 pub struct Mirror {
@@ -56,6 +82,8 @@ pub struct Mirror {
     waits: Waits,
     interrupted: bool,
     stage: Stage,
+    /// The pages of a list under way, for a holder that wants them together.
+    collected: Vec<Entry>,
 }
 
 /// A request under way. Kept across calls of [`Mirror::next`]: a holder that drops that
@@ -77,7 +105,7 @@ enum Stage {
 impl std::fmt::Debug for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Listing(listing) => write!(f, "Listing({} entries)", listing.entries.len()),
+            Self::Listing(listing) => write!(f, "Listing from {:?}", listing.range.start),
             Self::Opening { complete, .. } => write!(f, "Opening after {complete}"),
             Self::Following { complete, .. } => write!(f, "Following after {complete}"),
             Self::Pausing { then, .. } => write!(f, "Pausing, then {then:?}"),
@@ -90,7 +118,7 @@ impl Mirror {
     pub fn new(backend: DynBackend, range: KeyRange) -> Self {
         let waits = Waits::spread_by(&range.start);
         let stage = Stage::Listing(Listing::of(range.clone()));
-        Self { backend, range, waits, interrupted: false, stage }
+        Self { backend, range, waits, interrupted: false, stage, collected: Vec::new() }
     }
 
     /// Forgets everything and lists again: what is told next is newer than this call.
@@ -101,17 +129,38 @@ impl Mirror {
     /// The next event. Cancel safe: nothing told is lost by dropping this future.
     pub async fn next(&mut self) -> MirrorEvent {
         loop {
+            match self.next_page().await {
+                PageEvent::Other(event) => return event,
+                PageEvent::Page(page) => {
+                    if page.first {
+                        self.collected.clear();
+                    }
+                    self.collected.extend(page.entries);
+                    if page.last {
+                        let entries = std::mem::take(&mut self.collected);
+                        return MirrorEvent::Listed { revision: page.revision, entries };
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next event, a list being told page by page. Cancel safe: nothing told is lost
+    /// by dropping this future. Not to be mixed with [`Mirror::next`].
+    pub async fn next_page(&mut self) -> PageEvent {
+        loop {
             match &mut self.stage {
                 Stage::Pausing { until, .. } => {
                     sleep_until(*until).await;
                     self.resume();
                 }
                 Stage::Listing(listing) => match listing.page(&self.backend).await {
-                    Ok(None) => {}
-                    Ok(Some((revision, entries))) => {
-                        self.waits.succeeded();
-                        self.stage = Stage::Opening { complete: revision, pending: None };
-                        return MirrorEvent::Listed { revision, entries };
+                    Ok(page) => {
+                        if page.last {
+                            self.waits.succeeded();
+                            self.stage = Stage::Opening { complete: page.revision, pending: None };
+                        }
+                        return PageEvent::Page(page);
                     }
                     Err(error) => return self.interrupted(error),
                 },
@@ -125,7 +174,7 @@ impl Mirror {
                         Ok(stream) => {
                             self.stage = Stage::Following { complete: from - 1, stream };
                             if std::mem::take(&mut self.interrupted) {
-                                return MirrorEvent::Resumed;
+                                return PageEvent::Other(MirrorEvent::Resumed);
                             }
                         }
                         Err(error) => return self.interrupted(error),
@@ -135,7 +184,7 @@ impl Mirror {
                     Some(Ok(changes)) => {
                         *complete = changes.complete.max(*complete);
                         self.waits.succeeded();
-                        return MirrorEvent::Changed(changes);
+                        return PageEvent::Other(MirrorEvent::Changed(changes));
                     }
                     Some(Err(error)) => return self.interrupted(error),
                     None => return self.interrupted(BackendError::unknown("the watch ended")),
@@ -155,7 +204,7 @@ impl Mirror {
 
     /// Decides where to go on after an error: behind the last complete revision, or
     /// with a new list where history is gone.
-    fn interrupted(&mut self, error: BackendError) -> MirrorEvent {
+    fn interrupted(&mut self, error: BackendError) -> PageEvent {
         self.interrupted = true;
         let then = match (&mut self.stage, error.class()) {
             (_, Class::Relist) => Stage::Listing(Listing::of(self.range.clone())),
@@ -167,11 +216,11 @@ impl Mirror {
             (Stage::Opening { complete, .. } | Stage::Following { complete, .. }, _) => {
                 Stage::Opening { complete: *complete, pending: None }
             }
-            (Stage::Pausing { .. }, _) => return MirrorEvent::Interrupted(error),
+            (Stage::Pausing { .. }, _) => return PageEvent::Other(MirrorEvent::Interrupted(error)),
         };
         let until = clock::instant() + self.waits.after_failure();
         self.stage = Stage::Pausing { until, then: Box::new(then) };
-        MirrorEvent::Interrupted(error)
+        PageEvent::Other(MirrorEvent::Interrupted(error))
     }
 }
 
@@ -180,7 +229,6 @@ struct Listing {
     range: KeyRange,
     revision: Option<Revision>,
     limit: usize,
-    entries: Vec<Entry>,
     pending: Pending<RangeAnswer>,
 }
 
@@ -192,11 +240,11 @@ impl Listing {
     const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
     fn of(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: Self::FIRST, entries: Vec::new(), pending: None }
+        Self { range, revision: None, limit: Self::FIRST, pending: None }
     }
 
-    /// Reads the next page; answers everything once it was the last.
-    async fn page(&mut self, backend: &DynBackend) -> Result<Option<(Revision, Vec<Entry>)>, BackendError> {
+    /// Reads the next page.
+    async fn page(&mut self, backend: &DynBackend) -> Result<Page, BackendError> {
         let request = RangeRequest { range: self.range.clone(), revision: self.revision, limit: self.limit };
         let reading = self.pending.get_or_insert_with(|| {
             let backend = Arc::clone(backend);
@@ -207,24 +255,24 @@ impl Listing {
         Ok(self.take(page?))
     }
 
-    fn take(&mut self, page: RangeAnswer) -> Option<(Revision, Vec<Entry>)> {
+    fn take(&mut self, page: RangeAnswer) -> Page {
+        let first = self.revision.is_none();
         let revision = *self.revision.get_or_insert(page.revision);
         let bytes: usize = page.entries.iter().map(|e| e.key.len() + e.value.len() + 64).sum();
-        let last = page.entries.last().map(|entry| entry.key.clone());
         let read = page.entries.len();
-        self.entries.extend(page.entries);
-        if !page.more || last.is_none() {
-            return Some((revision, std::mem::take(&mut self.entries)));
+        let next = page.entries.last().filter(|_| page.more).map(|entry| successor(&entry.key));
+        let last = next.is_none();
+        if let Some(next) = next {
+            self.range.start = next;
+            self.limit = (Self::PAGE_BYTES * read.max(1) / bytes.max(1)).clamp(Self::LEAST, Self::MOST);
         }
-        self.range.start = last.map_or_else(Bytes::new, successor);
-        self.limit = (Self::PAGE_BYTES * read.max(1) / bytes.max(1)).clamp(Self::LEAST, Self::MOST);
-        None
+        Page { first, last, revision, entries: page.entries }
     }
 }
 
 /// The first key after `key`.
-fn successor(key: Bytes) -> Bytes {
-    let mut next = Vec::from(key);
+fn successor(key: &Bytes) -> Bytes {
+    let mut next = key.to_vec();
     next.push(0);
     next.into()
 }

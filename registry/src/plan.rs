@@ -4,15 +4,17 @@
 //! do (law 18). A plan is inert data that carries its reasons; executing it leaves no
 //! meaningful choice, only ids to draw and records to write.
 //!
-//! In this order, for each definition:
+//! In this order:
 //! 1. tasks of dead workers go back to the queue, or are parked if they keep losing
 //!    workers while alone;
 //! 2. tasks held beyond every bound go back (law 15);
 //! 3. due tasks are given to active workers with free slots, the freest first. A
-//!    suspect task waits for an idle worker and has it to itself (law 17).
+//!    suspect task waits for an idle worker and has it to itself (law 17). Where a plan
+//!    has not room for all, every definition has its share of it.
 
 mod assumed;
 mod fill;
+mod give;
 mod write;
 
 use std::collections::BTreeMap;
@@ -22,10 +24,11 @@ use tokio::time::Instant;
 use crate::backend::Revision;
 use crate::clock::Now;
 use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
-use crate::record::{Isolation, PolicyState};
-use crate::spec::Mode;
+use crate::record::Isolation;
 use crate::txn::AsSeen;
-use crate::view::{Definition, View};
+use crate::view::{Definition, Task, View};
+
+use give::Give;
 
 pub use assumed::Assumed;
 pub use write::{Written, write};
@@ -139,11 +142,40 @@ pub fn assign(view: &View, assumed: &Assumed, now: &Now) -> Plan {
     for (id, definition) in view.definitions() {
         lost(&mut plan, id, definition, assumed);
         take_back(&mut plan, id, definition, assumed, now.instant);
-        give_out(&mut plan, id, definition, assumed, now.instant);
         plan.wake_at(definition.next_due(now.instant));
         plan.wake_at(definition.next_overdue().filter(|at| *at > now.instant));
     }
+    give_out(&mut plan, view, assumed, now);
     plan
+}
+
+/// Shares what room the plan has among the definitions with due tasks, whoever was given
+/// to longest ago first: none waits for others to run dry.
+fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
+    let due = view.definitions().iter().filter(|(_, definition)| definition.has_due(now.instant));
+    let mut open: Vec<Give<'_>> =
+        due.map(|(id, definition)| Give::of(id, definition, assumed, now.instant)).collect();
+    open.sort_by_key(|give| (assumed.gives_to(give.id), give.definition.last_given()));
+    while !plan.is_full() && !open.is_empty() {
+        let share = ((MAX_STEPS - plan.steps.len()) / open.len()).max(1);
+        open.retain_mut(|give| {
+            for _ in 0..share.min(MAX_STEPS - plan.steps.len()) {
+                let Some(step) = give.next() else {
+                    plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
+                    return false;
+                };
+                plan.steps.push((give.id.clone(), step));
+            }
+            true
+        });
+    }
+    for mut give in open {
+        if give.next().is_some() {
+            plan.waiting.insert(give.id.clone(), Waiting::PlanFull);
+        } else {
+            plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
+        }
+    }
 }
 
 fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed) {
@@ -154,14 +186,17 @@ fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &A
             if plan.is_full() {
                 return;
             }
-            let Some(task) = definition.task(task_id).filter(|_| !assumed.is_busy(id, task_id)) else {
+            let ours = |task: &&Task| task.is_readable() && !assumed.is_busy(id, task_id);
+            let Some(task) = definition.task(task_id).filter(ours) else {
                 continue;
             };
             let Some(assigned) = task.assignment() else { continue };
             let alone = assigned.isolation == Isolation::Alone;
             // A singleton is never given up: there is nobody to replay it.
-            let hopeless =
-                alone && !task_id.is_singleton() && task.tally().losses_alone + 1 >= max_disruptions;
+            let hopeless = alone
+                && task.exists()
+                && !task_id.is_singleton()
+                && task.tally().losses_alone + 1 >= max_disruptions;
             let (worker, attempt) = (worker.clone(), assigned.attempt);
             let step = if hopeless {
                 Step::LostForGood { task: task_id, worker, attempt }
@@ -175,7 +210,8 @@ fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &A
 
 fn take_back(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) {
     for task_id in definition.overdue(now) {
-        let held = definition.task(task_id).and_then(|task| task.assignment());
+        let held = definition.task(task_id).filter(|task| task.is_readable());
+        let held = held.and_then(|task| task.assignment());
         let Some(assigned) = held.filter(|_| !assumed.is_busy(id, task_id)) else { continue };
         // A dead worker's tasks are returned as lost, above.
         if plan.is_full() || !definition.workers().contains_key(&assigned.worker) {
@@ -183,43 +219,6 @@ fn take_back(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assume
         }
         let (worker, attempt) = (assigned.worker.clone(), assigned.attempt);
         plan.steps.push((id.clone(), Step::TakeBack { task: task_id, worker, attempt }));
-    }
-}
-
-fn give_out(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) {
-    let mut due = definition.due(now).filter(|(task, _)| !assumed.is_busy(id, *task)).peekable();
-    if due.peek().is_none() {
-        return;
-    }
-    let waiting = match definition.policy() {
-        None => Some(Waiting::NoPolicy),
-        // Retained tasks wait for the definition to come back; purged ones are on their way out.
-        Some(record) if matches!(record.state, PolicyState::Retained | PolicyState::Purging) => {
-            Some(Waiting::Deleted)
-        }
-        Some(record) if record.policy.mode == Mode::Hold => Some(Waiting::OnHold),
-        Some(_) => None,
-    };
-    let waiting = waiting.or_else(|| {
-        let mut fill = fill::Fill::of(id, definition, assumed);
-        for (task_id, task) in due {
-            if plan.is_full() {
-                return Some(Waiting::PlanFull);
-            }
-            let isolation = if task.is_suspect() { Isolation::Alone } else { Isolation::Shared };
-            let Some((worker, revision)) = fill.take(isolation) else {
-                if let Some(reason) = fill.exhausted() {
-                    return Some(reason);
-                }
-                continue; // this one needs an idle worker; the next may not
-            };
-            let seen = AsSeen { task: task.task_revision(), tally: task.tally_revision(), worker: revision };
-            plan.steps.push((id.clone(), Step::Assign { task: task_id, worker, isolation, seen }));
-        }
-        fill.refused_suspects().then_some(Waiting::NoIdleWorker)
-    });
-    if let Some(reason) = waiting {
-        plan.waiting.insert(id.clone(), reason);
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! * [`conformance`]: what a [`Backend`](crate::backend::Backend) owes, as named checks;
 //! * [`script`]: random operations side by side on two backends, every answer compared;
+//! * [`records`]: records as tests need them;
 //! * [`Faulty`]: faults at the waist, scripted or drawn from a seed.
 //!
 //! Must not be used outside of tests: it is compiled with the feature `testkit`.
 
 pub mod conformance;
 mod faulty;
+pub mod records;
 pub mod script;
 
 use futures::FutureExt;

@@ -5,13 +5,16 @@
 //! sends. Folding does not depend on the order of keys within a revision, so that a
 //! transaction's changes may arrive in any order.
 //!
-//! Values that cannot be read (newer, damaged or foreign) are left alone and counted:
-//! their keys are known, their tasks are not planned.
+//! Values that cannot be read (newer, damaged or foreign) are left alone and counted.
+//! Their keys are known all the same: a task whose assignment cannot be read is somebody's,
+//! one whose tally cannot be read is not given out, a worker that cannot be read lives and
+//! takes nothing.
 
 mod definition;
 mod task;
 
 use std::collections::{BTreeMap, HashSet};
+use std::iter::Peekable;
 
 use bytes::Bytes;
 
@@ -39,6 +42,8 @@ pub struct View {
     definitions: BTreeMap<DefinitionId, Definition>,
     unreadable: HashSet<Bytes>,
     payload_bytes: usize,
+    /// Known keys that a list under way has not come to, in order.
+    listing: Option<Peekable<std::vec::IntoIter<Bytes>>>,
 }
 
 impl View {
@@ -52,6 +57,7 @@ impl View {
             definitions: BTreeMap::new(),
             unreadable: HashSet::new(),
             payload_bytes: 0,
+            listing: None,
         }
     }
 
@@ -80,21 +86,52 @@ impl View {
         self.unreadable.len()
     }
 
-    /// Replaces everything by a list. What was known of a task's due time stays, since
-    /// it may have been seen live, which is more exact.
-    pub fn replace(&mut self, revision: Revision, entries: &[Entry], now: &Now) {
-        let listed: HashSet<&Bytes> = entries.iter().map(|entry| &entry.key).collect();
-        let gone: Vec<Key> =
-            self.keys().into_iter().filter(|key| !listed.contains(&self.space.path(key))).collect();
-        for key in gone {
-            self.remove(&key);
-        }
-        self.unreadable.retain(|key| listed.contains(key));
+    /// Whether a list is being taken in: until its end the view is of no one revision,
+    /// and nothing may be decided from it.
+    pub fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// Begins to replace everything by a list, which comes in pages in the order of keys.
+    /// What was known of a task's due time stays, since it may have been seen live, which
+    /// is more exact.
+    pub fn begin_list(&mut self) {
+        let readable = self.keys().into_iter().map(|key| self.space.path(&key));
+        let mut known: Vec<Bytes> = readable.chain(self.unreadable.iter().cloned()).collect();
+        known.sort_unstable();
+        known.dedup();
+        self.listing = Some(known.into_iter().peekable());
+    }
+
+    /// Takes in the next page.
+    pub fn list_page<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>, now: &Now) {
+        let mut known = self.listing.take().unwrap_or_else(|| Vec::new().into_iter().peekable());
         for entry in entries {
+            while let Some(gone) = known.next_if(|known| *known < entry.key) {
+                self.delete(&gone);
+            }
+            known.next_if(|known| *known == entry.key);
             self.put(entry, Seen::Listed, now);
+        }
+        self.listing = Some(known);
+    }
+
+    /// The pages are complete, and all of `revision`.
+    pub fn end_list(&mut self, revision: Revision) {
+        for gone in self.listing.take().into_iter().flatten() {
+            self.delete(&gone);
         }
         self.revision = revision;
         self.forget_empty();
+    }
+
+    /// Replaces everything by a list.
+    pub fn replace(&mut self, revision: Revision, entries: &[Entry], now: &Now) {
+        let mut sorted: Vec<&Entry> = entries.iter().collect();
+        sorted.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.begin_list();
+        self.list_page(sorted, now);
+        self.end_list(revision);
     }
 
     /// Folds in whole revisions.
@@ -102,12 +139,7 @@ impl View {
         for change in &changes.changes {
             match change {
                 Change::Put(entry) => self.put(entry, Seen::Live, now),
-                Change::Delete { key, .. } => {
-                    self.unreadable.remove(key);
-                    if let Ok(key) = self.space.parse(key) {
-                        self.remove(&key);
-                    }
-                }
+                Change::Delete { key, .. } => self.delete(key),
             }
         }
         self.revision = self.revision.max(changes.complete);
@@ -122,7 +154,15 @@ impl View {
         if stored.is_ok() {
             self.unreadable.remove(&entry.key);
         } else {
-            self.unreadable.insert(entry.key.clone());
+            // A slice of the received buffer would keep all of it alive.
+            self.unreadable.insert(Bytes::copy_from_slice(&entry.key));
+        }
+    }
+
+    fn delete(&mut self, path: &Bytes) {
+        self.unreadable.remove(path);
+        if let Ok(key) = self.space.parse(path) {
+            self.remove(&key);
         }
     }
 
@@ -132,13 +172,10 @@ impl View {
                 self.leader.insert(*shard, entry.mod_revision);
             }
             Key::Meta => self.meta = Some(MetaRecord::decode(&entry.value)?),
-            Key::Policy(id)
-            | Key::Open(id)
-            | Key::Task(id, _)
-            | Key::Tally(id, _)
-            | Key::Assignment(id, ..)
-            | Key::Worker(id, _)
-            | Key::Parked(id, _) => {
+            // Not the assigner's yet, and not its business: nothing to know.
+            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
+            of_a_definition => {
+                let Some(id) = of_a_definition.definition() else { return Ok(()) };
                 let room = PAYLOAD_BUDGET.saturating_sub(self.payload_bytes);
                 let definition = self.definitions.entry(id.clone()).or_default();
                 let before = definition.payload_bytes();
@@ -146,8 +183,6 @@ impl View {
                 self.payload_bytes = self.payload_bytes + definition.payload_bytes() - before;
                 stored?;
             }
-            // Not the assigner's yet, and not its business: nothing to know.
-            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
         }
         Ok(())
     }
@@ -158,20 +193,14 @@ impl View {
                 self.leader.remove(shard);
             }
             Key::Meta => self.meta = None,
-            Key::Policy(id)
-            | Key::Open(id)
-            | Key::Task(id, _)
-            | Key::Tally(id, _)
-            | Key::Assignment(id, ..)
-            | Key::Worker(id, _)
-            | Key::Parked(id, _) => {
-                if let Some(definition) = self.definitions.get_mut(id) {
+            of_a_definition => {
+                let id = of_a_definition.definition();
+                if let Some(definition) = id.and_then(|id| self.definitions.get_mut(id)) {
                     let before = definition.payload_bytes();
                     definition.remove(key);
                     self.payload_bytes = self.payload_bytes + definition.payload_bytes() - before;
                 }
             }
-            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
         }
     }
 

@@ -9,21 +9,20 @@ use std::time::Duration;
 
 use bellows_registry::backend::{Change, Changes, Compare, Entry, Is, Op, Revision};
 use bellows_registry::check;
-use bellows_registry::clock::{self, Now, WallMillis};
+use bellows_registry::clock::{self, Now};
 use bellows_registry::entropy::Entropy;
-use bellows_registry::id::{DefinitionId, ResultSlot, WorkerId};
+use bellows_registry::id::{DefinitionId, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
 use bellows_registry::record::{
-    AssignmentRecord, Delay, Ended, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord, PolicyState,
-    Record, TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord, WorkerState,
+    AssignmentRecord, Delay, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord, PolicyState, Record,
+    TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord, WorkerState,
 };
 use bellows_registry::spec::{Mode, Policy};
+use bellows_registry::testkit::records;
 use bellows_registry::txn::{self, AttemptRef, FollowUp, Holder, Move};
 use bellows_registry::view::View;
 use bytes::Bytes;
-
-const SLOT: ResultSlot = ResultSlot::from_bits(1);
 
 struct Core {
     table: BTreeMap<Bytes, Entry>,
@@ -164,12 +163,10 @@ impl Core {
     fn publish(&mut self, def: &DefinitionId) {
         let wait = Duration::from_millis(self.below(3) * self.below(3000));
         let record = TaskRecord {
-            slot: SLOT,
-            published: WallMillis(0),
             delay: (!wait.is_zero()).then(|| Delay::from_now(wait, self.now.wall)),
-            headers: BTreeMap::new(),
             options: TaskOptions { unique: self.unique(), ..TaskOptions::default() },
             payload: Bytes::from(vec![b'x'; self.below(40) as usize]),
+            ..records::task()
         };
         let (id, space) = (self.dice.task_id(), self.space.clone());
         if self.commit(&txn::publish(&space, def, id, &record)) {
@@ -202,14 +199,7 @@ impl Core {
         let one = |_| FollowUp {
             definition: self.pick(&self.defs).unwrap(),
             task: self.dice.task_id(),
-            record: TaskRecord {
-                slot: SLOT,
-                published: record.published,
-                delay: None,
-                headers: BTreeMap::new(),
-                options: TaskOptions::default(),
-                payload: Bytes::new(),
-            },
+            record: TaskRecord { published: record.published, payload: Bytes::new(), ..records::task() },
         };
         (0..many).map(one).collect()
     }
@@ -257,7 +247,8 @@ impl Core {
             }
             _ => {
                 let next = self.follow_ups(&record);
-                txn::settle_and_publish(&space, &at, record.ties(), &outcome(&at, &record), &next)
+                let outcome = records::succeeded(&at, &record);
+                txn::settle_and_publish(&space, &at, record.ties(), &outcome, &next)
             }
         };
         self.commit(&row);
@@ -348,21 +339,6 @@ impl Core {
     fn judge(&self) {
         let entries: Vec<Entry> = self.table.values().cloned().collect();
         assert_eq!(check::registry(&self.space, &entries), []);
-    }
-}
-
-fn outcome(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
-    OutcomeRecord {
-        ended: Ended::Succeeded,
-        attempt: record.number,
-        attempt_id: Some(at.attempt),
-        worker: Some(at.worker.clone()),
-        published: record.published,
-        started: WallMillis(0),
-        finished: WallMillis(0),
-        expires: WallMillis(0),
-        tally: record.tally.clone(),
-        result: Bytes::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Leading: one loop over what happens, each turn fold → plan → send.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,7 +14,7 @@ use super::{Assigner, Left};
 use crate::backend::Revision;
 use crate::clock::{self, Now};
 use crate::demand::{self, DemandReport};
-use crate::mirror::{Mirror, MirrorEvent};
+use crate::mirror::{Mirror, MirrorEvent, PageEvent};
 use crate::plan::{self, Assumed, Plan};
 use crate::record::LeaderRecord;
 use crate::session::Session;
@@ -25,6 +26,11 @@ use crate::view::View;
 const IN_FLIGHT: usize = 2;
 /// Events folded before the next plan.
 const EVENTS_A_TURN: usize = 64;
+
+/// So many refusals that the view does not explain make it doubtful.
+const DOUBT_AFTER: u32 = 5;
+/// A doubtful view is listed anew at most this often.
+const DOUBT_EVERY: Duration = Duration::from_secs(30);
 
 /// What the leader may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,10 @@ pub(super) struct Lead<'a> {
     in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
     plan: Plan,
     fresh: bool,
+    /// Refusals that the view does not explain, since the last list.
+    unexplained: u32,
+    /// No list is asked for before this, unless somebody else asks.
+    no_doubt_before: Instant,
 }
 
 impl<'a> Lead<'a> {
@@ -65,6 +75,8 @@ impl<'a> Lead<'a> {
             in_flight: FuturesUnordered::new(),
             plan: Plan::default(),
             fresh: false,
+            unexplained: 0,
+            no_doubt_before: clock::instant(),
         }
     }
 
@@ -90,7 +102,7 @@ impl<'a> Lead<'a> {
                 () = lost.cancelled() => return Left::LeaseLost,
                 never = &mut upkeep => match never {},
                 Some(answered) = self.in_flight.next(), if !self.in_flight.is_empty() => self.answered(answered),
-                event = self.mirror.next() => self.fold(event),
+                event = self.mirror.next_page() => self.fold(event),
                 () = sleep_until(wake) => {}
             }
             self.fold_what_is_ready();
@@ -107,24 +119,35 @@ impl<'a> Lead<'a> {
         [self.plan.wake, self.assumed.next_retry()].into_iter().flatten().fold(tick, Instant::min)
     }
 
-    fn fold(&mut self, event: MirrorEvent) {
+    fn fold(&mut self, event: PageEvent) {
+        self.session.tick();
         let now = clock::now();
         match event {
-            MirrorEvent::Listed { revision, entries } => {
-                self.view.replace(revision, &entries, &now);
+            PageEvent::Page(page) => {
+                if page.first {
+                    self.view.begin_list();
+                    self.fresh = false;
+                }
+                self.view.list_page(&page.entries, &now);
+                if !page.last {
+                    return;
+                }
+                self.view.end_list(page.revision);
                 self.fresh = true;
+                self.unexplained = 0;
                 if self.stage == Stage::CatchingUp && plan::has_passed(&self.view, self.term) {
                     // Whatever was sent in an earlier term is in this list, or void.
                     self.assumed.clear();
                     self.stage = Stage::Planning;
                 }
             }
-            MirrorEvent::Changed(changes) => {
+            PageEvent::Other(MirrorEvent::Changed(changes)) => {
                 self.view.apply(&changes, &now);
                 self.fresh = true;
             }
-            MirrorEvent::Resumed => self.fresh = true,
-            MirrorEvent::Interrupted(error) => {
+            PageEvent::Other(MirrorEvent::Resumed) => self.fresh = true,
+            PageEvent::Other(MirrorEvent::Listed { .. }) => {} // lists come by the page
+            PageEvent::Other(MirrorEvent::Interrupted(error)) => {
                 tracing::warn!(%error, "the assigner's view may be old");
                 self.fresh = false;
             }
@@ -134,7 +157,7 @@ impl<'a> Lead<'a> {
 
     fn fold_what_is_ready(&mut self) {
         for _ in 0..EVENTS_A_TURN {
-            let Some(event) = self.mirror.next().now_or_never() else { break };
+            let Some(event) = self.mirror.next_page().now_or_never() else { break };
             self.fold(event);
         }
         while let Some(Some(answered)) = self.in_flight.next().now_or_never() {
@@ -144,15 +167,31 @@ impl<'a> Lead<'a> {
 
     /// Whether the view shows another leader. (The fence would say so too.)
     fn is_deposed(&self) -> bool {
-        plan::has_passed(&self.view, self.term)
+        !self.view.is_listing()
+            && plan::has_passed(&self.view, self.term)
             && self.stage == Stage::Planning
             && self.view.leader(self.assigner.config.shard) != Some(self.term)
     }
 
+    /// A view that goes on to be refused for no reason it can show may be wrong: then it
+    /// is read anew, though not again and again.
+    fn doubt(&mut self, now: &Now) {
+        if self.unexplained >= DOUBT_AFTER && now.instant >= self.no_doubt_before {
+            tracing::warn!(
+                refusals = self.unexplained,
+                "the view does not explain refusals: it is listed anew"
+            );
+            self.unexplained = 0;
+            self.no_doubt_before = now.instant + DOUBT_EVERY;
+            self.mirror.relist();
+        }
+    }
+
     fn decide(&mut self) {
         let now = clock::now();
+        self.doubt(&now);
         self.assumed.end_passed(self.view.revision(), now.instant);
-        if self.stage == Stage::Planning {
+        if self.stage == Stage::Planning && !self.view.is_listing() {
             self.plan = plan::assign(&self.view, &self.assumed, &now);
             if self.in_flight.len() < IN_FLIGHT {
                 self.send(&now);
@@ -204,6 +243,7 @@ impl<'a> Lead<'a> {
                         // If the view has passed the refusal already, it does not explain
                         // it: then only time helps, and at once would never end.
                         let explained = !plan::has_passed(&self.view, revision);
+                        self.unexplained += u32::from(!explained);
                         let until = if explained { revision } else { Revision::MAX };
                         let retry = now.instant + send::RETRY_REFUSED;
                         self.assumed.refused(def, step.task(), until, retry);
@@ -234,7 +274,21 @@ impl<'a> Lead<'a> {
         true
     }
 
+    /// What was told of the demand may be old.
+    fn stale(&self) {
+        self.assigner.demand.send_if_modified(|report| {
+            let was = report.fresh;
+            if was {
+                *report = Arc::new(DemandReport { fresh: false, ..(**report).clone() });
+            }
+            was
+        });
+    }
+
     fn report(&self, now: &Now) {
+        if self.view.is_listing() {
+            return self.stale();
+        }
         let planning = self.stage == Stage::Planning;
         let report = DemandReport {
             leading: true,

@@ -37,6 +37,8 @@ enum Until {
 pub struct Assumed {
     tasks: HashMap<(DefinitionId, TaskId), Assumption>,
     slots: HashMap<(DefinitionId, WorkerId), Slots>,
+    /// How many tasks are given out and unseen, by definition.
+    given: HashMap<DefinitionId, usize>,
 }
 
 /// What assumptions take from one worker.
@@ -50,6 +52,11 @@ impl Assumed {
     /// Whether a request about the task may still be under way, or unseen.
     pub fn is_busy(&self, def: &DefinitionId, task: TaskId) -> bool {
         !self.tasks.is_empty() && self.tasks.contains_key(&(def.clone(), task))
+    }
+
+    /// Whether tasks of the definition are given out that the view does not show yet.
+    pub(super) fn gives_to(&self, def: &DefinitionId) -> bool {
+        self.given.contains_key(def)
     }
 
     /// How many there are.
@@ -72,6 +79,7 @@ impl Assumed {
             let slots = self.slots.entry((def.clone(), worker.clone())).or_default();
             slots.used += 1;
             slots.alone += usize::from(*isolation == Isolation::Alone);
+            *self.given.entry(def.clone()).or_default() += 1;
         }
         self.tasks.insert((def.clone(), step.task()), Assumption { until: Until::Answer, slot });
     }
@@ -94,7 +102,7 @@ impl Assumed {
 
     /// Ends what the view has passed.
     pub fn end_passed(&mut self, view: Revision, now: Instant) {
-        let slots = &mut self.slots;
+        let (slots, given) = (&mut self.slots, &mut self.given);
         self.tasks.retain(|(def, _), assumption| {
             let over = match assumption.until {
                 Until::Answer => false,
@@ -103,6 +111,10 @@ impl Assumed {
             };
             if let Some((worker, isolation)) = assumption.slot.as_ref().filter(|_| over) {
                 free(slots, &(def.clone(), worker.clone()), *isolation);
+                if let Some(count) = given.get_mut(def) {
+                    *count -= 1;
+                }
+                given.retain(|_, count| *count > 0);
             }
             !over
         });
@@ -122,6 +134,7 @@ impl Assumed {
     pub fn clear(&mut self) {
         self.tasks.clear();
         self.slots.clear();
+        self.given.clear();
     }
 
     pub(super) fn slots(&self, def: &DefinitionId, worker: &WorkerId) -> Slots {

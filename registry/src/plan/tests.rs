@@ -12,7 +12,7 @@ use crate::key::{Key, Keyspace};
 use crate::record::{
     OpenRecord, PolicyRecord, PolicyState, Record, Tally, TaskRecord, WorkerRecord, WorkerState,
 };
-use crate::spec::Policy;
+use crate::spec::{Mode, Policy};
 
 struct Scene {
     view: View,
@@ -270,4 +270,42 @@ fn younger_tasks_do_not_keep_a_suspect_from_ever_finding_an_idle_worker() {
     let plan = scene.plan();
     assert_eq!(given(&plan), [], "the only worker is kept back until it is idle");
     assert_eq!(plan.waiting[&def()], Waiting::NoFreeSlot);
+}
+
+#[test]
+fn every_definition_has_its_share_of_a_plan_that_is_too_small_for_all() {
+    let now = clock::now();
+    let space = Keyspace::default();
+    let mut entries = Vec::new();
+    let names: Vec<String> = (0..300).map(|n| format!("d{n:03}")).collect();
+    let defs: Vec<_> = names.iter().map(|name| DefinitionId::new("media", name).unwrap()).collect();
+    let put = |key: Key, value: Bytes, entries: &mut Vec<Entry>| {
+        let revision = entries.len() as Revision + 1;
+        let key = space.path(&key);
+        entries.push(Entry { key, value, create_revision: revision, mod_revision: revision, lease: None });
+    };
+    for def in &defs {
+        let policy = Policy::default();
+        let record = PolicyRecord { uid: "u".into(), generation: 1, state: PolicyState::Active, policy };
+        put(Key::Policy(def.clone()), record.encode(), &mut entries);
+        let record = WorkerRecord { slots: 1000, state: WorkerState::Active, sdk: "0".into() };
+        put(Key::Worker(def.clone(), worker(1)), record.encode(), &mut entries);
+        for id in 0..4 {
+            let record = crate::testkit::records::task();
+            put(Key::Task(def.clone(), TaskId::from_bits(id)), record.encode(), &mut entries);
+        }
+    }
+    let mut view = View::new(space);
+    view.replace(entries.len() as Revision, &entries, &now);
+    let mut assumed = Assumed::default();
+    let mut given: BTreeMap<DefinitionId, usize> = BTreeMap::new();
+    for _ in 0..2 {
+        let plan = assign(&view, &assumed, &now);
+        assert_eq!(plan.steps.len(), MAX_STEPS);
+        for (def, step) in &plan.steps {
+            assumed.sent(def, step);
+            *given.entry(def.clone()).or_default() += 1;
+        }
+    }
+    assert_eq!(given.len(), 300, "two plans reach all: {given:?}");
 }

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::task::{Assigned, Known, KnownTally, QueueKey, Task};
 use crate::backend::{Entry, Revision};
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::id::{DefinitionId, TaskId, WorkerId};
 use crate::key::Key;
 use crate::record::{
     AssignmentRecord, DecodeError, Isolation, PolicyRecord, Record, Seen, Tally, TaskRecord, WorkerRecord,
-    limits,
+    WorkerState, limits,
 };
 
 /// A living worker.
@@ -44,6 +44,8 @@ pub struct Definition {
     /// Assignments by the time they are taken back.
     overdue: BTreeSet<(Instant, TaskId)>,
     parked: HashSet<TaskId>,
+    /// The revision of the newest assignment.
+    last_given: Revision,
     payload_bytes: usize,
 }
 
@@ -79,6 +81,16 @@ impl Definition {
     pub fn due(&self, now: Instant) -> impl Iterator<Item = (TaskId, &Task)> {
         let due = self.queue.iter().take_while(move |key| key.due <= now);
         due.filter_map(|key| self.tasks.get(&key.id).map(|task| (key.id, task)))
+    }
+
+    /// Whether any task is waiting and due.
+    pub fn has_due(&self, now: Instant) -> bool {
+        self.queue.first().is_some_and(|key| key.due <= now)
+    }
+
+    /// The revision at which a task was last given out; 0 if none was seen to be.
+    pub fn last_given(&self) -> Revision {
+        self.last_given
     }
 
     /// How many tasks are waiting and due. Costs as many steps.
@@ -176,28 +188,41 @@ impl Definition {
                 self.parked.insert(*id);
             }
             Key::Worker(_, worker) => {
-                let record = WorkerRecord::decode(&entry.value)?;
+                let (record, read) = told_apart(WorkerRecord::decode(&entry.value));
+                // It lives, whatever it says; it is given nothing.
+                let record = record.unwrap_or_else(|| WorkerRecord {
+                    slots: 0,
+                    state: WorkerState::Draining,
+                    sdk: String::new(),
+                });
                 let view = WorkerView { revision: entry.mod_revision, record };
                 self.workers.insert(worker.clone(), view);
+                read?;
             }
             Key::Task(_, id) => {
-                let record = TaskRecord::decode(&entry.value)?;
+                let (record, read) = told_apart(TaskRecord::decode(&entry.value));
                 self.change(*id, |task| task.learn(record, entry.mod_revision, at));
+                read?;
             }
             Key::Tally(_, id) => {
-                let tally = Tally::decode(&entry.value)?;
+                let (tally, read) = told_apart(Tally::decode(&entry.value));
                 self.change(*id, |task| task.learn_tally(tally, entry.mod_revision, at));
+                read?;
             }
             Key::Assignment(_, worker, id, attempt) => {
-                let record = AssignmentRecord::decode(&entry.value)?;
+                let (record, read) = told_apart(AssignmentRecord::decode(&entry.value));
+                let bound = record.as_ref().map(|record| record.timeout.get() + TAKE_BACK_GRACE);
                 let assigned = Assigned {
                     worker: worker.clone(),
                     attempt: *attempt,
-                    isolation: record.isolation,
-                    overdue: at.now.instant + record.timeout.get() + TAKE_BACK_GRACE,
+                    isolation: record.as_ref().map_or(Isolation::Shared, |record| record.isolation),
+                    overdue: at.now.instant + bound.unwrap_or(clock::FAR),
                     since: at.now.instant,
+                    readable: record.is_some(),
                 };
                 self.change(*id, |task| task.learn_assignment(assigned));
+                self.last_given = self.last_given.max(entry.mod_revision);
+                read?;
             }
             _ => {}
         }
@@ -284,8 +309,20 @@ impl Definition {
     }
 }
 
+/// What was read, and what to say of what was not: the key is known either way.
+fn told_apart<T>(read: Result<T, DecodeError>) -> (Option<T>, Result<(), DecodeError>) {
+    match read {
+        Ok(record) => (Some(record), Ok(())),
+        Err(error) => (None, Err(error)),
+    }
+}
+
 impl Task {
-    fn learn(&mut self, record: TaskRecord, revision: Revision, at: Reading<'_>) {
+    fn learn(&mut self, record: Option<TaskRecord>, revision: Revision, at: Reading<'_>) {
+        let Some(record) = record else {
+            self.record = None; // nothing is known of it that could be planned
+            return;
+        };
         if self.record.as_ref().is_some_and(|known| known.revision == revision) {
             return; // known already, perhaps seen live: its due time stays
         }
@@ -297,18 +334,21 @@ impl Task {
         self.record = Some(Known { revision, due, published, slot, headers, options, payload });
     }
 
-    fn learn_tally(&mut self, tally: Tally, revision: Revision, at: Reading<'_>) {
+    fn learn_tally(&mut self, tally: Option<Tally>, revision: Revision, at: Reading<'_>) {
         if self.tally.as_ref().is_some_and(|known| known.revision == revision) {
             return;
         }
-        let due = tally.delay.map(|delay| delay.due(at.seen, at.now));
-        self.tally = Some(KnownTally { revision, due, tally: Box::new(tally) });
+        let delay = tally.as_ref().and_then(|tally| tally.delay);
+        let due = delay.map(|delay| delay.due(at.seen, at.now));
+        self.tally = Some(KnownTally { revision, due, tally: tally.map(Box::new) });
     }
 
     fn learn_assignment(&mut self, assigned: Assigned) {
         match &mut self.assignment {
             // The same attempt written again, with a cancel flag: its clock runs on.
-            Some(known) if known.attempt == assigned.attempt => known.isolation = assigned.isolation,
+            Some(known) if known.attempt == assigned.attempt && known.readable && assigned.readable => {
+                known.isolation = assigned.isolation;
+            }
             other => *other = Some(assigned),
         }
     }

@@ -37,7 +37,8 @@ pub(super) struct Known {
 pub(super) struct KnownTally {
     pub(super) revision: Revision,
     pub(super) due: Option<Instant>,
-    pub(super) tally: Box<Tally>,
+    /// `None` if it cannot be read.
+    pub(super) tally: Option<Box<Tally>>,
 }
 
 /// A standing assignment.
@@ -53,6 +54,8 @@ pub struct Assigned {
     pub overdue: Instant,
     /// When this view first saw it.
     pub since: Instant,
+    /// Whether its record could be read.
+    pub readable: bool,
 }
 
 /// The order of waiting tasks: by due time, then by age.
@@ -76,12 +79,23 @@ impl Task {
 
     /// What happened to it so far.
     pub fn tally(&self) -> Tally {
-        self.tally.as_ref().map_or_else(Tally::default, |known| (*known.tally).clone())
+        self.known_tally().cloned().unwrap_or_default()
     }
 
     /// Whether it must run alone (law 17).
     pub fn is_suspect(&self) -> bool {
-        self.tally.as_ref().is_some_and(|known| known.tally.is_suspect())
+        self.known_tally().is_some_and(Tally::is_suspect)
+    }
+
+    fn known_tally(&self) -> Option<&Tally> {
+        self.tally.as_ref().and_then(|known| known.tally.as_deref())
+    }
+
+    /// Whether what is known of its past and of its assignment could be read. What could
+    /// not is left to whoever can: such a task is not given out and not taken back.
+    pub fn is_readable(&self) -> bool {
+        self.tally.as_ref().is_none_or(|known| known.tally.is_some())
+            && self.assignment.as_ref().is_none_or(|assigned| assigned.readable)
     }
 
     /// The tally's mod-revision; 0 if there is none.
@@ -146,6 +160,7 @@ impl Task {
     /// Where the task belongs in the queue: nowhere unless it exists and is nobody's.
     pub(super) fn queue_key(&self, id: crate::id::TaskId) -> Option<QueueKey> {
         let (known, due) = (self.record.as_ref()?, self.due()?);
-        self.assignment.is_none().then_some(QueueKey { due, revision: known.revision, id })
+        let free = self.assignment.is_none() && self.is_readable();
+        free.then_some(QueueKey { due, revision: known.revision, id })
     }
 }

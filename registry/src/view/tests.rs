@@ -148,3 +148,91 @@ fn foreign_and_newer_values_are_counted_and_never_planned() {
     view.apply(&Changes { complete: 5, changes: vec![Change::Put(newer)] }, &now);
     assert_eq!(view.unreadable(), 1);
 }
+
+const NEWER: &[u8] = b"bellows2 {}\n";
+
+/// The scene, with the value under one kind of key replaced by one of a newer version.
+fn scene_with_a_newer(kind: fn(&Key) -> bool) -> (Vec<Entry>, View) {
+    let mut entries = scene();
+    let space = Keyspace::default();
+    let of_kind = entries.iter_mut().find(|entry| kind(&space.parse(&entry.key).unwrap()));
+    of_kind.unwrap().value = Bytes::from_static(NEWER);
+    let mut view = View::new(space);
+    view.replace(8, &entries, &clock::now());
+    assert_eq!(view.unreadable(), 1);
+    (entries, view)
+}
+
+#[test]
+fn a_task_whose_assignment_cannot_be_read_is_somebodys() {
+    let (_, mut view) = scene_with_a_newer(|key| matches!(key, Key::Assignment(..)));
+    assert_eq!(facts(&view), "due 0 assigned 1 slots 2 dead 0 bytes 2 attempts Some(1)");
+    let worker = WorkerId::for_session("pod", 1).unwrap();
+    let definition = &view.definitions()[&def()];
+    assert_eq!(definition.held_count(&worker), 1, "its slot is taken");
+    // Neither time nor its worker's death makes it ours to give away.
+    let mut later = clock::now();
+    later.instant += Duration::from_secs(3 * 24 * 3600);
+    let idle = crate::plan::assign(&view, &crate::plan::Assumed::default(), &later);
+    assert_eq!(idle.steps, []);
+    let key = Keyspace::default().path(&Key::Worker(def(), worker));
+    view.apply(&Changes { complete: 9, changes: vec![Change::Delete { key, revision: 9 }] }, &later);
+    let idle = crate::plan::assign(&view, &crate::plan::Assumed::default(), &later);
+    assert_eq!(idle.steps, []);
+}
+
+#[test]
+fn a_task_whose_tally_cannot_be_read_is_not_given_out() {
+    let (mut entries, _) = scene_with_a_newer(|key| matches!(key, Key::Tally(..)));
+    entries.pop(); // the assignment
+    let mut view = View::new(Keyspace::default());
+    view.replace(8, &entries, &clock::now());
+    assert_eq!(facts(&view), "due 0 assigned 0 slots 2 dead 0 bytes 2 attempts Some(0)");
+    let tally = entry(&Key::Tally(def(), TaskId::from_bits(7)), Tally::default().encode(), 9);
+    view.apply(&Changes { complete: 9, changes: vec![Change::Put(tally)] }, &clock::now());
+    assert_eq!(view.definitions()[&def()].waiting_count(), 1, "it can be read now");
+    assert_eq!(view.unreadable(), 0);
+}
+
+#[test]
+fn a_worker_that_cannot_be_read_lives_and_takes_nothing() {
+    let (_, view) = scene_with_a_newer(|key| matches!(key, Key::Worker(..)));
+    assert_eq!(facts(&view), "due 0 assigned 1 slots 0 dead 0 bytes 2 attempts Some(1)");
+    assert_eq!(view.definitions()[&def()].workers().len(), 1);
+}
+
+#[test]
+fn what_cannot_be_read_goes_when_its_key_goes() {
+    for kind in [
+        (|key| matches!(key, Key::Assignment(..))) as fn(&Key) -> bool,
+        |key| matches!(key, Key::Tally(..)),
+        |key| matches!(key, Key::Worker(..)),
+        |key| matches!(key, Key::Task(..)),
+    ] {
+        let (_, mut view) = scene_with_a_newer(kind);
+        view.replace(9, &[], &clock::now());
+        assert_eq!((facts(&view).as_str(), view.unreadable()), ("nothing", 0));
+    }
+}
+
+#[test]
+fn a_list_taken_in_by_the_page_is_the_same_as_in_one() {
+    let now = clock::now();
+    let mut entries = scene();
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    // What was known before and is not listed is gone, wherever it lies between pages.
+    for gone in [1, 6, 9] {
+        let mut view = View::new(Keyspace::default());
+        let stale = entry(&Key::Task(def(), TaskId::from_bits(gone)), task_record(None).encode(), 2);
+        view.replace(2, &[stale], &now);
+        view.begin_list();
+        for page in entries.chunks(1) {
+            assert!(view.is_listing());
+            view.list_page(page, &now);
+        }
+        assert_eq!(view.revision(), 2, "not before the last page");
+        view.end_list(8);
+        assert!(!view.is_listing());
+        assert_eq!(facts(&view), "due 0 assigned 1 slots 2 dead 0 bytes 2 attempts Some(1)");
+    }
+}

@@ -14,27 +14,24 @@ use bellows_registry::backend::{
     Backend, BackendError, Change, Changes, DynBackend, Entry, RangeRequest, TxnAnswer,
 };
 use bellows_registry::check::{self, History};
-use bellows_registry::clock::{self, WallMillis};
 use bellows_registry::demand::DemandReport;
 use bellows_registry::entropy::Entropy;
-use bellows_registry::id::{DefinitionId, ResultSlot, TaskId, WorkerId};
+use bellows_registry::id::{DefinitionId, TaskId, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::mirror::{Mirror, MirrorEvent};
 use bellows_registry::record::{
-    AssignmentRecord, Ended, OpenRecord, OutcomeRecord, PolicyRecord, PolicyState, Record, TaskRecord,
-    WorkerRecord, WorkerState,
+    AssignmentRecord, OpenRecord, PolicyRecord, PolicyState, Record, WorkerRecord, WorkerState,
 };
 use bellows_registry::session::Session;
 use bellows_registry::spec::Policy;
 use bellows_registry::testkit::Faulty;
+use bellows_registry::testkit::records;
 use bellows_registry::txn::{self, AttemptRef, Batch, Move, Published, Settled};
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const SLOT: ResultSlot = ResultSlot::from_bits(1);
 pub(crate) const TTL: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
@@ -114,7 +111,7 @@ impl World {
     /// Publishes until an answer says that the task is there.
     pub(crate) async fn publish(&self) -> TaskId {
         let id = self.entropy.task_id();
-        let record = task_record();
+        let record = records::task();
         loop {
             let row = txn::publish(&self.space, &self.def, id, &record);
             match self.send(&self.worker_link, row).await.map(|answer| Published::of(&answer)) {
@@ -190,17 +187,6 @@ pub(crate) async fn send(backend: &dyn Backend, row: Move) -> Result<TxnAnswer, 
     batch.push(row).unwrap();
     let answer = backend.txn(batch.into_txn(None)).await?;
     Ok(Batch::answers(answer).unwrap().pop().unwrap())
-}
-
-pub(crate) fn task_record() -> TaskRecord {
-    TaskRecord {
-        slot: SLOT,
-        published: WallMillis(0),
-        delay: None,
-        headers: BTreeMap::new(),
-        options: bellows_registry::record::TaskOptions::default(),
-        payload: Bytes::from_static(b"{}"),
-    }
 }
 
 /// How a worker of these tests works, in thousandths drawn for each attempt.
@@ -296,7 +282,7 @@ impl TestWorker {
                 tally.hand_backs += 1;
                 txn::give_back(&space, &at, &tally)
             } else {
-                txn::settle(&space, &at, record.ties(), &outcome(&at, &record))
+                txn::settle(&space, &at, record.ties(), &records::succeeded(&at, &record))
             };
             // Sent until answered: the fence decides.
             loop {
@@ -309,20 +295,5 @@ impl TestWorker {
                 }
             }
         }
-    }
-}
-
-fn outcome(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
-    OutcomeRecord {
-        ended: Ended::Succeeded,
-        attempt: record.number,
-        attempt_id: Some(at.attempt),
-        worker: Some(at.worker.clone()),
-        published: record.published,
-        started: clock::wall(),
-        finished: clock::wall(),
-        expires: clock::wall().plus(Duration::from_secs(24 * 3600)),
-        tally: record.tally.clone(),
-        result: Bytes::new(),
     }
 }

@@ -13,11 +13,14 @@ use super::EtcdConfig;
 use super::errors::Failure;
 use super::pool::Pool;
 use crate::backend::{BackendError, Lease, LeaseId};
+use crate::clock::{self, Instant};
 
 struct Keeper {
     requests: LeaseKeeper,
     answers: LeaseKeepAliveStream,
     generation: u64,
+    /// Nobody renews a lease after this: its session is over, and so is the lease.
+    ends: Instant,
 }
 
 pub(super) struct Leases {
@@ -36,7 +39,16 @@ impl Leases {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts a keeper back, and drops those of sessions that ended without a word: each
+    /// holds a stream open.
+    fn rest(&self, lease: LeaseId, keeper: Keeper, now: Instant) {
+        let mut idle = self.idle();
+        idle.retain(|_, keeper| keeper.ends > now);
+        idle.insert(lease, keeper);
+    }
+
     pub(super) async fn grant(&self, ttl: Duration) -> Result<Lease, BackendError> {
+        self.idle().retain(|_, keeper| keeper.ends > clock::instant());
         let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let asked = i64::try_from(whole.max(1)).unwrap_or(i64::MAX);
         let call = |mut client: LeaseClient| async move { client.grant(asked, None).await };
@@ -63,8 +75,10 @@ impl Leases {
         };
         let failure = match timeout(self.pool.request_timeout(), renewal).await {
             Ok(Ok(Some(answer))) if answer.ttl() > 0 => {
-                self.idle().insert(lease, keeper);
-                return Ok(seconds(answer.ttl()));
+                let (ttl, now) = (seconds(answer.ttl()), clock::instant());
+                keeper.ends = now + ttl;
+                self.rest(lease, keeper, now);
+                return Ok(ttl);
             }
             Ok(Ok(Some(_))) => return Err(BackendError::LeaseLost(lease)),
             Ok(Ok(None)) => Failure::from(etcd_client::Error::Internal("the stream has ended".to_owned())),
@@ -72,7 +86,7 @@ impl Leases {
             Err(_) => Failure::TimedOut(self.pool.request_timeout()),
         };
         if failure.is_the_members() {
-            self.pool.leave(keeper.generation).await;
+            self.pool.leave(keeper.generation);
         }
         Err(failure.of_lease(lease))
     }
@@ -81,7 +95,7 @@ impl Leases {
         let generation = self.pool.lend().await?.generation();
         let call = |mut client: LeaseClient| async move { client.keep_alive(lease.0).await };
         let (requests, answers) = self.pool.call(call).await?;
-        Ok(Keeper { requests, answers, generation })
+        Ok(Keeper { requests, answers, generation, ends: clock::instant() })
     }
 }
 

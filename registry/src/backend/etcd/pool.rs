@@ -4,10 +4,10 @@
 //! to a member that is gone. Knows nothing of what is called.
 
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Error};
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::EtcdConfig;
@@ -21,6 +21,8 @@ pub(super) struct Pool<T> {
     request_timeout: Duration,
     make: fn(&Client) -> T,
     state: Mutex<State<T>>,
+    /// Held by whoever connects.
+    dialling: tokio::sync::Mutex<()>,
 }
 
 struct State<T> {
@@ -62,6 +64,7 @@ impl<T: Clone> Pool<T> {
             request_timeout: config.request_timeout,
             make,
             state: Mutex::new(State { endpoint, generation: 0, open: None }),
+            dialling: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -95,47 +98,58 @@ impl<T: Clone> Pool<T> {
             Err(_) => Failure::TimedOut(self.request_timeout),
         };
         if failure.is_the_members() {
-            self.leave(lent.generation).await;
+            self.leave(lent.generation);
         }
         Err(failure)
     }
 
     /// The current client; connects if there is none.
     pub(super) async fn lend(&self) -> Result<Lent<T>, Failure> {
-        let mut state = self.state.lock().await;
-        if state.open.is_none() {
-            let endpoint = &self.endpoints[state.endpoint % self.endpoints.len()];
-            let connect = Client::connect([endpoint], Some(self.options.clone()));
-            // Waits for etcd only where there is a user to authenticate.
-            let connected = match timeout(self.request_timeout, connect).await {
-                Ok(Ok(client)) => client,
-                Ok(Err(error)) => {
-                    state.endpoint += 1;
-                    return Err(Failure::from(error));
-                }
-                Err(_) => {
-                    state.endpoint += 1;
-                    return Err(Failure::TimedOut(self.request_timeout));
-                }
-            };
-            let part = (self.make)(&connected);
-            state.open = Some((connected, part));
+        if let Some(lent) = self.current() {
+            return Ok(lent);
         }
-        let generation = state.generation;
-        match &state.open {
-            Some((_, part)) => Ok(Lent { client: part.clone(), generation }),
-            None => Err(Failure::TimedOut(self.request_timeout)),
+        // One connects, and whoever else needs a client waits for that, but not longer
+        // than for any request. The state itself is never held while waiting.
+        let dialling = timeout(self.request_timeout, self.dialling.lock()).await;
+        let Ok(_dialling) = dialling else { return Err(Failure::TimedOut(self.request_timeout)) };
+        if let Some(lent) = self.current() {
+            return Ok(lent);
         }
+        let endpoint = self.state().endpoint % self.endpoints.len();
+        let connect = Client::connect([&self.endpoints[endpoint]], Some(self.options.clone()));
+        // Waits for etcd only where there is a user to authenticate.
+        let failure = match timeout(self.request_timeout, connect).await {
+            Ok(Ok(client)) => {
+                let part = (self.make)(&client);
+                let mut state = self.state();
+                state.open = Some((client, part.clone()));
+                return Ok(Lent { client: part, generation: state.generation });
+            }
+            Ok(Err(error)) => Failure::from(error),
+            Err(_) => Failure::TimedOut(self.request_timeout),
+        };
+        self.state().endpoint = endpoint + 1;
+        Err(failure)
+    }
+
+    fn current(&self) -> Option<Lent<T>> {
+        let state = self.state();
+        let (_, part) = state.open.as_ref()?;
+        Some(Lent { client: part.clone(), generation: state.generation })
     }
 
     /// Drops the connection that failed; the next call uses the next member.
-    pub(super) async fn leave(&self, generation: u64) {
-        let mut state = self.state.lock().await;
+    pub(super) fn leave(&self, generation: u64) {
+        let mut state = self.state();
         if state.generation == generation {
             state.generation += 1;
             state.endpoint = (state.endpoint + 1) % self.endpoints.len();
             state.open = None;
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn request_timeout(&self) -> Duration {
