@@ -1,6 +1,6 @@
 //! The narrow waist: range, transaction, watch, lease.
 //!
-//! Every rule of Bellows is written once above this trait; memory and etcd (and
+//! Every rule of Bellows is written once above this trait; memory, a file and etcd (and
 //! whoever writes another) differ only in these four primitives. What an
 //! implementation owes is proved by the conformance suite in `testkit`.
 //!
@@ -17,6 +17,8 @@
 //! connection is *unknown*, never *not applied* (law 10).
 
 pub mod coalesce;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
 pub mod memory;
 pub mod rules;

@@ -56,9 +56,39 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+#[cfg(any(test, feature = "testkit"))]
+thread_local! {
+    /// Where this thread's wall clock began to follow tokio's.
+    static FOLLOWS: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
+}
+
+/// While this lives, the wall clock of the thread that made it follows tokio's, so that
+/// paused time moves both. For tests on one thread.
+#[cfg(any(test, feature = "testkit"))]
+#[derive(Debug)]
+pub struct WallFollows(());
+
+/// See [`WallFollows`].
+#[cfg(any(test, feature = "testkit"))]
+pub fn wall_follows_instant() -> WallFollows {
+    FOLLOWS.set(Some(now()));
+    WallFollows(())
+}
+
+#[cfg(any(test, feature = "testkit"))]
+impl Drop for WallFollows {
+    fn drop(&mut self) {
+        FOLLOWS.set(None);
+    }
+}
+
 /// Reads the wall clock.
 #[allow(clippy::disallowed_methods, reason = "this is the file that reads time")]
 pub fn wall() -> WallMillis {
+    #[cfg(any(test, feature = "testkit"))]
+    if let Some(began) = FOLLOWS.get() {
+        return began.wall.plus(instant() - began.instant);
+    }
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -39,6 +39,17 @@ impl Host for MemoryBackend {
     }
 }
 
+#[cfg(feature = "embedded")]
+impl Host for crate::backend::embedded::EmbeddedBackend {
+    fn backend(&self) -> &dyn Backend {
+        self
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), BackendError>> {
+        async move { Self::compact(self, revision) }.boxed()
+    }
+}
+
 #[cfg(feature = "etcd")]
 impl Host for crate::backend::etcd::EtcdBackend {
     fn backend(&self) -> &dyn Backend {

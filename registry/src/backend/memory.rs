@@ -26,6 +26,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
 use self::store::Store;
+pub(super) use self::store::{Kept, Made};
 use self::sweep::Sweeper;
 use super::{
     Backend, BackendError, Lease, LeaseId, RangeAnswer, RangeRequest, Revision, Txn, TxnAnswer, WatchRequest,
@@ -61,8 +62,19 @@ pub struct MemoryBackend {
 
 struct Shared {
     store: Mutex<Store>,
-    /// The newest revision, for watchers to wait on.
+    /// The newest revision that anyone may be told of, for watchers to wait on.
     newest: watch::Sender<Revision>,
+    /// Who keeps revisions before anyone is told of them, and then announces them.
+    keeper: Option<Arc<dyn Keeper>>,
+}
+
+/// Keeps what the store does: the seam between memory and a file.
+pub(super) trait Keeper: Send + Sync + 'static {
+    /// Takes the revisions just made, in order; called under the store's lock.
+    fn keep(&self, made: Vec<Made>);
+
+    /// An error once revisions cannot be kept any more: then nothing may be told.
+    fn usable(&self) -> Result<(), BackendError>;
 }
 
 impl Shared {
@@ -77,10 +89,19 @@ impl Shared {
         let mut store = self.lock();
         store.expire(now);
         let result = act(&mut store, now);
-        let revision = store.revision();
-        // Under the lock, so that revisions are announced in order.
-        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        // Under the lock, so that revisions are kept and announced in order.
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(store.take_made());
+        } else {
+            let revision = store.revision();
+            self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+        }
         result
+    }
+
+    /// Whether what is in the store may be told.
+    fn usable(&self) -> Result<(), BackendError> {
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.usable())
     }
 }
 
@@ -100,7 +121,28 @@ impl MemoryBackend {
     pub fn with_config(config: MemoryConfig) -> Self {
         let store = Store::new(config.history);
         let newest = watch::Sender::new(store.revision());
-        let shared = Arc::new(Shared { store: Mutex::new(store), newest });
+        Self::over(store, newest, None, config)
+    }
+
+    /// A registry that goes on where another ended. Every revision goes to the keeper,
+    /// who announces it on `newest`.
+    #[cfg(feature = "embedded")]
+    pub(super) fn kept(
+        kept: Kept,
+        newest: watch::Sender<Revision>,
+        keeper: Arc<dyn Keeper>,
+        config: MemoryConfig,
+    ) -> Self {
+        Self::over(Store::restored(config.history, kept), newest, Some(keeper), config)
+    }
+
+    fn over(
+        store: Store,
+        newest: watch::Sender<Revision>,
+        keeper: Option<Arc<dyn Keeper>>,
+        config: MemoryConfig,
+    ) -> Self {
+        let shared = Arc::new(Shared { store: Mutex::new(store), newest, keeper });
         Self { shared, sweeper: Arc::new(Sweeper::default()), config }
     }
 

@@ -45,6 +45,25 @@ pub(super) struct Store {
     leases: HashMap<LeaseId, LeaseState>,
     deadlines: BTreeSet<(Instant, LeaseId)>,
     next_lease: i64,
+    /// Revisions that nobody has taken from here yet, where somebody keeps them.
+    made: Option<Vec<Made>>,
+}
+
+/// One revision and what it changed.
+pub(in crate::backend) type Made = (Revision, Vec<Change>);
+
+/// What a store begins with that was kept somewhere else.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "for backends that keep it"))]
+pub(in crate::backend) struct Kept {
+    /// The newest revision. History begins here.
+    pub(in crate::backend) revision: Revision,
+    /// What that revision changed.
+    pub(in crate::backend) changes: Vec<Change>,
+    /// Everything there is at that revision; none of it hangs on a lease.
+    pub(in crate::backend) entries: Vec<Entry>,
+    /// Leases of this life are numbered from here: an old id is never one of them.
+    pub(in crate::backend) first_lease: i64,
 }
 
 impl Store {
@@ -61,7 +80,31 @@ impl Store {
             leases: HashMap::new(),
             deadlines: BTreeSet::new(),
             next_lease: 1,
+            made: None,
         }
+    }
+
+    /// A store that goes on where another ended, and whose revisions are taken away by
+    /// [`Store::take_made`].
+    #[cfg_attr(not(feature = "embedded"), allow(dead_code, reason = "for backends that keep it"))]
+    pub(super) fn restored(history: usize, kept: Kept) -> Self {
+        let mut store = Self::new(history);
+        store.revision = kept.revision;
+        store.compacted = kept.revision;
+        store.next_lease = kept.first_lease;
+        for entry in kept.entries {
+            let version = Version { revision: entry.mod_revision, entry: Some(entry.clone()) };
+            store.keys.insert(entry.key, vec![version]);
+        }
+        store.logged = kept.changes.len();
+        store.log.push_back((kept.revision, kept.changes));
+        store.made = Some(Vec::new());
+        store
+    }
+
+    /// The revisions made since this was last asked.
+    pub(super) fn take_made(&mut self) -> Vec<Made> {
+        self.made.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -166,6 +209,9 @@ impl Store {
             return;
         }
         self.revision = writes.revision;
+        if let Some(made) = &mut self.made {
+            made.push((writes.revision, writes.changes.clone()));
+        }
         self.logged += writes.changes.len();
         self.log.push_back((writes.revision, writes.changes));
         if self.logged > self.history {
@@ -231,23 +277,25 @@ impl Store {
     }
 
     /// What a watch of `range` that has been told everything before `from` is to be
-    /// told now: at most `revisions` whole revisions. `None`: nothing new.
+    /// told now, up to and including `newest`: at most `revisions` whole revisions.
+    /// `None`: nothing new.
     pub(super) fn changes(
         &self,
         range: &KeyRange,
         from: Revision,
+        newest: Revision,
         revisions: usize,
     ) -> Result<Option<Changes>, BackendError> {
-        if from > self.revision {
+        if from > newest {
             return Ok(None);
         }
         if from < self.compacted {
             return Err(BackendError::Compacted(self.compacted));
         }
-        let mut told = Changes { complete: self.revision, changes: Vec::new() };
+        let mut told = Changes { complete: newest, changes: Vec::new() };
         let mut taken = 0;
         let start = self.log.partition_point(|(revision, _)| *revision < from);
-        for (revision, changes) in self.log.range(start..) {
+        for (revision, changes) in self.log.range(start..).take_while(|(revision, _)| *revision <= newest) {
             let before = told.changes.len();
             told.changes.extend(changes.iter().filter(|change| range.contains(change.key())).cloned());
             taken += usize::from(told.changes.len() > before);

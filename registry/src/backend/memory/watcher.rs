@@ -51,8 +51,10 @@ impl Cursor {
         tokio::pin!(silence);
         loop {
             // Marked before looking, so that a write after the look wakes us.
-            self.newest.mark_unchanged();
-            let found = self.shared.turn(|store, _| store.changes(&self.range, self.next, REVISIONS))?;
+            let newest = *self.newest.borrow_and_update();
+            self.shared.usable()?;
+            let found =
+                self.shared.turn(|store, _| store.changes(&self.range, self.next, newest, REVISIONS))?;
             if let Some(found) = found {
                 self.next = found.complete + 1;
                 if !found.changes.is_empty() {
