@@ -24,7 +24,7 @@ KIND    := 0.33.0
 # The name of the cluster that the targets here use.
 NAME    ?= bellows
 # Crates are tested with every backend and the test kit.
-FEATURES := bellows-registry/etcd,bellows-registry/testkit
+FEATURES := bellows-registry/embedded,bellows-registry/etcd,bellows-registry/testkit,bellows-sdk/testing
 SAY      = @printf '\033[1m==> %s\033[0m\n'
 
 help: ## List these targets

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bellows_registry::assigner::{Assigner, AssignerConfig};
 use bellows_registry::backend::DynBackend;
 use bellows_registry::backend::coalesce::{Writer, WriterConfig};
 use bellows_registry::backend::memory::MemoryBackend;
@@ -13,12 +12,12 @@ use bellows_registry::entropy::Entropy;
 use bellows_registry::id::{DefinitionId, IdError, Namespace, ResultSlot};
 use bellows_registry::key::Keyspace;
 use bellows_registry::record::{TaskRecord, limits};
-use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Owned};
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::error::{ConnectError, PublishError};
 use crate::handle::{AwaitableTask, TaskHandle};
+use crate::hosted::Hosted;
 use crate::publish::Publish;
 use crate::refs::TaskRef;
 use crate::results::Results;
@@ -99,13 +98,7 @@ impl Bellows {
     /// # Panics
     /// Outside of a tokio runtime, since the assigner runs on it.
     pub fn hosted(backend: DynBackend, options: Options) -> Result<Self, ConnectError> {
-        Namespace::new(&options.namespace)?; // before anything runs
-        let (space, entropy) = (Keyspace::new(&options.prefix), Arc::new(Entropy::system()));
-        let config = AssignerConfig { identity: "in-process".to_owned(), ..AssignerConfig::default() };
-        let assigner = Assigner::new(Arc::clone(&backend), space, config, entropy);
-        let control = Control::on_the_callers_runtime();
-        let running = control.spawn(assigner.run(CancellationToken::new()));
-        Self::assemble(backend, control, options, Some(running))
+        Ok(Hosted::new(backend, Control::on_the_callers_runtime(), options).start()?.0)
     }
 
     /// A registry behind any backend, whose assigner runs elsewhere. The SDK's own loops
@@ -114,7 +107,8 @@ impl Bellows {
     /// # Errors
     /// [`ConnectError::Name`] for a namespace that is no DNS name.
     pub fn with_backend(backend: DynBackend, options: Options) -> Result<Self, ConnectError> {
-        Self::assemble(backend, Control::on_the_callers_runtime(), options, None)
+        let entropy = Arc::new(Entropy::system());
+        Self::assemble(backend, Control::on_the_callers_runtime(), options, entropy, None)
     }
 
     /// The registry that the environment names; see [`Config`](crate::Config) for the
@@ -138,23 +132,19 @@ impl Bellows {
             lease_ttl: config.lease_ttl,
             ..Options::default()
         };
-        let control = Control::on_its_own_thread().map_err(|error| ConnectError::Malformed {
-            name: "the process",
-            value: String::new(),
-            problem: format!("may not start a thread: {error}"),
-        })?;
-        Self::assemble(backend, control, options, None)
+        let control = Control::on_its_own_thread().map_err(ConnectError::Thread)?;
+        Self::assemble(backend, control, options, Arc::new(Entropy::system()), None)
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         backend: DynBackend,
         control: Control,
         mut options: Options,
+        entropy: Arc<Entropy>,
         assigner: Option<Owned<()>>,
     ) -> Result<Self, ConnectError> {
         options.max_body = options.max_body.min(limits::BODY_HARD);
         let (namespace, space) = (Namespace::new(&options.namespace)?, Keyspace::new(&options.prefix));
-        let entropy = Arc::new(Entropy::system());
         let results = Results::new(Arc::clone(&backend), control.clone());
         let shared = Shared {
             backend,

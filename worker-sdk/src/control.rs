@@ -1,8 +1,8 @@
 //! Where the SDK's own loops run.
 //!
-//! On a cluster they have a thread to themselves: a handler that blocks every thread of
-//! the user's runtime must not cost the lease, nor keep an outcome from being sent. In
-//! memory they run on the user's runtime, so that a test under paused time moves them too.
+//! On a cluster, and over a file, they have a thread to themselves: a handler that blocks
+//! every thread of the user's runtime must not cost the lease, nor keep an outcome from
+//! being sent. In memory they run on the user's runtime, so that a test under paused time moves them too.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ enum Home {
     /// The runtime of whoever asks.
     Callers,
     /// A thread of its own.
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "embedded")),
+        allow(dead_code, reason = "for a cluster and for a file")
+    )]
     Own { handle: Handle, _ends_with_last_clone: Arc<DropGuard> },
 }
 
@@ -31,7 +35,7 @@ impl Control {
     }
 
     /// Starts the thread.
-    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "for processes on a cluster"))]
+    #[cfg(any(feature = "etcd", feature = "embedded"))]
     pub(crate) fn on_its_own_thread() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -87,7 +91,10 @@ impl<T: Clone> Owned<T> {
 
 impl<T> Owned<T> {
     /// Waits for its end; `None` if it panicked. Dropping the future ends it.
-    #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "for processes on a cluster"))]
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "embedded")),
+        allow(dead_code, reason = "for loops on a thread of their own")
+    )]
     pub(crate) async fn end(mut self) -> Option<T> {
         (&mut self.task).await.ok()
     }

@@ -32,6 +32,13 @@ pub enum ConnectError {
     /// A name is not allowed.
     #[error("{0}")]
     Name(#[from] IdError),
+    /// The registry's file cannot be opened: it is in use, damaged or not ours.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    File(#[from] bellows_registry::backend::embedded::OpenError),
+    /// The system gives this process no thread for the SDK's own loops.
+    #[error("a thread could not be started")]
+    Thread(#[source] std::io::Error),
     /// The backend refuses its configuration.
     #[error("the registry cannot be used as configured")]
     Backend(#[source] BackendError),

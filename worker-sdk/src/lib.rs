@@ -68,6 +68,7 @@ mod error;
 mod follow_up;
 mod handle;
 mod handler;
+mod hosted;
 #[cfg(feature = "etcd")]
 mod http;
 mod many;
@@ -81,9 +82,13 @@ mod serve;
 mod settings;
 mod state;
 mod tasks;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod waiting;
 mod worker;
 
+#[cfg(feature = "embedded")]
+pub use bellows_registry::backend::embedded::{EmbeddedBackend, EmbeddedConfig, OpenError};
 #[cfg(feature = "etcd")]
 pub use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
 pub use bellows_registry::backend::{Backend, DynBackend, memory::MemoryBackend};

@@ -1,5 +1,5 @@
-//! What a user may rely on: one suite, run over memory (under paused time) and over a
-//! real etcd.
+//! What a user may rely on: one suite, run over memory and over a file (under paused
+//! time), and over a real etcd.
 //!
 //! Each file of `behaviours/` lists its own with `behaviours!`; a behaviour's name is the
 //! sentence that it shows.
@@ -21,6 +21,14 @@ macro_rules! behaviours {
             async fn $name() {
                 let _record = crate::behaviours::record::Record::of("memory", stringify!($name));
                 super::$name(crate::behaviours::world::World::memory()).await;
+            }
+        )+}
+        mod embedded {$(
+            // Paused too: the clock stands still while the file is written.
+            #[tokio::test(start_paused = true)]
+            async fn $name() {
+                let _record = crate::behaviours::record::Record::of("embedded", stringify!($name));
+                super::$name(crate::behaviours::world::World::embedded().await).await;
             }
         )+}
         mod etcd {$(

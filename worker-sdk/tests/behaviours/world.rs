@@ -12,9 +12,12 @@ use bellows_registry::testkit::Faulty;
 use bellows_registry::txn::{Batch, Move};
 use bellows_sdk::prelude::*;
 use bellows_sdk::spec::{Backoff, Execution, Percent, Retry, Span};
-use bellows_sdk::{DispatcherHandle, DynBackend, EtcdBackend, EtcdConfig, MemoryBackend, Options, Policy};
+use bellows_sdk::{
+    DispatcherHandle, DynBackend, EmbeddedBackend, EtcdBackend, EtcdConfig, MemoryBackend, Options, Policy,
+};
 use bellows_testbed::EtcdServer;
 use bytes::Bytes;
+use tempfile::TempDir;
 
 pub(crate) struct World {
     /// The client that hosts the assigner.
@@ -22,6 +25,8 @@ pub(crate) struct World {
     /// The registry itself.
     pub(crate) store: DynBackend,
     options: Options,
+    /// Where its file is, if it is in one.
+    _folder: Option<TempDir>,
 }
 
 /// The work of these tests: the payload says what to do.
@@ -49,19 +54,25 @@ fn etcd_url() -> &'static str {
 
 impl World {
     pub(crate) fn memory() -> Self {
-        Self::on(Arc::new(MemoryBackend::new()), "/bellows/")
+        Self::on(Arc::new(MemoryBackend::new()), "/bellows/", None)
+    }
+
+    pub(crate) async fn embedded() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let backend = EmbeddedBackend::open(folder.path().join("tasks.redb")).await.unwrap();
+        Self::on(Arc::new(backend), "/bellows/", Some(folder))
     }
 
     pub(crate) fn etcd(test: &str) -> Self {
         let backend = EtcdBackend::new(EtcdConfig::new([etcd_url()])).unwrap();
-        Self::on(Arc::new(backend), &format!("/{test}/"))
+        Self::on(Arc::new(backend), &format!("/{test}/"), None)
     }
 
-    fn on(store: DynBackend, prefix: &str) -> Self {
+    fn on(store: DynBackend, prefix: &str, folder: Option<TempDir>) -> Self {
         let options =
             Options { prefix: prefix.to_owned(), lease_ttl: Duration::from_secs(2), ..Options::default() };
         let bellows = Bellows::hosted(Arc::clone(&store), options.clone()).unwrap();
-        Self { bellows, store, options }
+        Self { bellows, store, options, _folder: folder }
     }
 
     /// A client in another process, as far as the registry can tell.
