@@ -11,6 +11,7 @@
 //! does not know, and leaves a value of a newer format alone ([`DecodeError::Newer`]):
 //! version N and N−1 read each other.
 
+mod envelope;
 mod outcome;
 mod task;
 mod unique;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use envelope::{Applied, Envelope, JSON};
 pub use outcome::{AttemptError, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
 pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskOptions, TaskRecord};
 pub use unique::{HeldUntil, HolderRecord, NotADigest, Ties, Unique, UniqueKey, follow_up, idempotent};
@@ -56,6 +58,18 @@ pub mod limits {
     pub const HEADERS: usize = 32;
     /// Headers of one task: names and values together.
     pub const HEADER_BYTES: usize = 4 * 1024;
+    /// The name of a header.
+    pub const HEADER_NAME: usize = 128;
+    /// A media type.
+    pub const CONTENT_TYPE: usize = 128;
+    /// The name of a codec, or of a key.
+    pub const CODEC_NAME: usize = 64;
+    /// Codecs applied to one body: count.
+    pub const CODECS: usize = 8;
+    /// A payload or a result once decoded, by default, where a codec makes it smaller.
+    pub const DECODED_DEFAULT: usize = 8 * 1024 * 1024;
+    /// A payload or a result once decoded, whatever is configured.
+    pub const DECODED_HARD: usize = 256 * 1024 * 1024;
 }
 
 /// Why a value could not be read.

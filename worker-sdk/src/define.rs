@@ -66,6 +66,11 @@ impl Bellows {
         }
     }
 
+    /// Whether this process hosts the registry, and the definition is there.
+    pub(crate) async fn hosts(&self, def: &DefinitionId) -> Result<bool, BackendError> {
+        Ok(self.shared.assigner.is_some() && self.policy_revision(def).await? > 0)
+    }
+
     async fn define_as(&self, def: &DefinitionId, policy: &Policy) -> Result<(), DefineError> {
         policy.check()?;
         let space = &self.shared.space;

@@ -4,6 +4,9 @@ use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::envelope::version::UpgradeError;
 
 /// A kind of work.
 ///
@@ -32,6 +35,49 @@ pub trait TaskDefinition: Send + Sync + 'static {
     type Callback: Serialize + DeserializeOwned + Send + 'static;
     /// How work begins: [`PublishTrigger`] or [`SingletonTrigger`].
     type Trigger: ActivationStrategy;
+
+    /// The version of the payload's shape, from 1: written beside each payload.
+    ///
+    /// Raise it when older payloads can no longer be read as the new type, and say in
+    /// [`TaskDefinition::upgrade`] how they become new ones. A worker leaves payloads of a
+    /// version above its own alone: they wait for a worker that knows it.
+    const VERSION: u32 = 1;
+
+    /// Names that this definition had before.
+    ///
+    /// A task stays where it was published: under the old name. A worker of this definition
+    /// serves it there: in a registry that its own process hosts always, on a cluster where
+    /// `BELLOWS_DEFINITION` is the old name, so that the old `TaskDefinition` can run the
+    /// new image until its tasks are done. A [`TaskRef`](crate::TaskRef) saved under the old
+    /// name stays good. New tasks are published under [`TaskDefinition::NAME`].
+    const ALIASES: &'static [&'static str] = &[];
+
+    /// Makes a payload of `version` one of `version + 1`. Called for each step from the
+    /// payload's version up to [`TaskDefinition::VERSION`], on the handler's runtime and just
+    /// before the handler; a panic is a failed attempt.
+    ///
+    /// [`upgrade::step`](crate::upgrade::step) takes a plain function from the old type to
+    /// the new one, and its page shows a whole chain. `#[task(version = 3,
+    /// upgrade(from_v1, from_v2))]` expands to `const VERSION: u32 = 3;` and to this, with
+    /// the last function coming from the version before this one:
+    ///
+    /// ```ignore
+    /// fn upgrade(version: u32, payload: Value) -> Result<Value, UpgradeError> { // all of `bellows_sdk::upgrade`
+    ///     match version {
+    ///         1 => bellows_sdk::upgrade::step(payload, from_v1),
+    ///         2 => bellows_sdk::upgrade::step(payload, from_v2),
+    ///         _ => Err(UpgradeError::NoStep(version)),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The payload then counts as one that does not decode: it is parked in the end, with
+    /// the error.
+    fn upgrade(version: u32, payload: Value) -> Result<Value, UpgradeError> {
+        drop(payload);
+        Err(UpgradeError::NoStep(version))
+    }
 }
 
 /// What an attempt is given.

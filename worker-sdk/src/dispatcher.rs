@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::client::Bellows;
 use crate::control::Owned;
 use crate::metrics::Metrics;
-use crate::tasks::{MissingState, Tasks};
+use crate::tasks::{Kind, MissingState, Tasks};
 use crate::worker::WorkerFactory;
 use sessions::Dispatcher;
 
@@ -55,6 +55,14 @@ pub enum DispatcherError {
     /// A handler asks for state that the program does not give.
     #[error(transparent)]
     State(#[from] MissingState),
+    /// Two kinds of work have the same name.
+    #[error("{by} says that it was called {name} before, but {name} is another kind of work here")]
+    NameTaken {
+        /// The name.
+        name: &'static str,
+        /// The kind of work that claims it too.
+        by: &'static str,
+    },
     /// The registry refuses what a worker must do, and will go on refusing.
     #[error("the registry refuses this worker: {0}")]
     Refused(String),
@@ -126,6 +134,7 @@ impl WorkerDispatcher {
             return Err(DispatcherError::NoTasks);
         }
         self.tasks.check()?;
+        let kinds = self.kinds_to_serve().await?;
         let (drain, draining) = watch::channel(None);
         let mut handle = DispatcherHandle {
             loops: Vec::new(),
@@ -134,7 +143,7 @@ impl WorkerDispatcher {
             ticks: Vec::new(),
             metrics: self.metrics.clone(),
         };
-        for kind in &self.tasks.kinds {
+        for kind in &kinds {
             let def = self.client.definition_named(kind.name)?;
             WorkerId::for_session(&self.pod, 0)?; // before anything starts
             self.client
@@ -162,6 +171,31 @@ impl WorkerDispatcher {
             handle.ticks.push(ticked);
         }
         Ok(handle)
+    }
+}
+
+impl WorkerDispatcher {
+    /// The kinds of work, and again under each older name that the registry knows, if this
+    /// process hosts it. Elsewhere a worker serves one name at a time.
+    async fn kinds_to_serve(&self) -> Result<Vec<Kind>, DispatcherError> {
+        let mut kinds = self.tasks.kinds.clone();
+        for kind in &self.tasks.kinds {
+            for alias in kind.aliases {
+                if kinds.iter().any(|other| other.name == *alias) {
+                    return Err(DispatcherError::NameTaken { name: alias, by: kind.name });
+                }
+                let def = self.client.definition_named(alias)?;
+                if self
+                    .client
+                    .hosts(&def)
+                    .await
+                    .map_err(|error| DispatcherError::Define(error.to_string()))?
+                {
+                    kinds.push(kind.under(alias));
+                }
+            }
+        }
+        Ok(kinds)
     }
 }
 

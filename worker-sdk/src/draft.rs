@@ -10,12 +10,14 @@ use std::time::Duration;
 use bellows_registry::clock::WallMillis;
 use bellows_registry::id::{DefinitionId, ResultSlot, TaskId};
 use bellows_registry::record::{
-    Delay, HeldUntil, TaskOptions, TaskRecord, Unique, UniqueKey, idempotent, limits,
+    Delay, Envelope, HeldUntil, TaskOptions, TaskRecord, Unique, UniqueKey, idempotent, limits,
 };
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
+use crate::envelope::trace::{self, TraceParent};
+use crate::envelope::{content, headers};
 use crate::error::PublishError;
 use crate::refs::RawTaskRef;
 
@@ -58,6 +60,7 @@ pub(crate) struct Draft<T: TaskDefinition> {
 pub(crate) struct Chosen {
     pub(crate) delay: Duration,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) content_type: Option<String>,
     pub(crate) id: Option<TaskId>,
     pub(crate) again: Option<RawTaskRef>,
     pub(crate) claim: Claim,
@@ -68,6 +71,12 @@ pub(crate) struct Chosen {
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) payload: Bytes,
+    /// The version of its shape.
+    pub(crate) version: u32,
+    /// The names that its definition had before.
+    pub(crate) aliases: &'static [&'static str],
+    /// The attempt whose handler publishes it, if one does.
+    pub(crate) published_by: Option<TraceParent>,
     pub(crate) chosen: Chosen,
 }
 
@@ -101,7 +110,8 @@ impl<T: TaskDefinition> Draft<T> {
 
     pub(crate) fn encode(self) -> Result<Encoded, PublishError> {
         let payload = serde_json::to_vec(&self.payload).map_err(PublishError::Encode)?;
-        Ok(Encoded { payload: payload.into(), chosen: self.chosen })
+        let (version, aliases, published_by) = (T::VERSION, T::ALIASES, trace::current());
+        Ok(Encoded { payload: payload.into(), version, aliases, published_by, chosen: self.chosen })
     }
 }
 
@@ -138,10 +148,12 @@ impl Encoded {
         desk: Desk,
         fresh: impl FnOnce() -> TaskId,
     ) -> Result<Ready, PublishError> {
-        let Self { payload, chosen } = self;
-        check_sizes(&payload, &chosen.headers, desk.max_body)?;
-        let Chosen { delay, headers, id, again, claim, on_conflict } = chosen;
-        let mut options = TaskOptions::default();
+        let Self { payload, version, aliases, published_by, chosen } = self;
+        check_size(&payload, desk.max_body)?;
+        let Chosen { delay, headers, content_type, id, again, claim, on_conflict } = chosen;
+        content_type.as_deref().map_or(Ok(()), content::check)?;
+        let envelope = Envelope { content_type, version, codecs: Vec::new() };
+        let mut options = TaskOptions { envelope: envelope.stored(), ..TaskOptions::default() };
         let mut named = None;
         match claim {
             Claim::None => {}
@@ -165,7 +177,7 @@ impl Encoded {
         }
         let is_fresh = named.is_none() && id.is_none() && again.is_none();
         let task = match again {
-            Some(again) if again.definition != definition => {
+            Some(again) if !is_of(&again, &definition, aliases) => {
                 return Err(invalid(format!("task {again} is not of {definition}")));
             }
             Some(again) => again,
@@ -177,6 +189,7 @@ impl Encoded {
         if task.id.is_singleton() {
             return Err(invalid("a published task cannot have the singleton's id".to_owned()));
         }
+        let headers = headers::checked(headers, published_by, task.id)?;
         let delay = delay_of(delay, desk.now)?;
         let record = TaskRecord { slot: task.slot, published: desk.now, delay, headers, options, payload };
         Ok(Ready { task, record, on_conflict, fresh: is_fresh })
@@ -194,24 +207,19 @@ fn delay_of(delay: Duration, now: WallMillis) -> Result<Option<Delay>, PublishEr
     Ok((!delay.is_zero()).then(|| Delay::from_now(delay, now)))
 }
 
-fn check_sizes(
-    payload: &Bytes,
-    headers: &BTreeMap<String, String>,
-    max_body: usize,
-) -> Result<(), PublishError> {
-    let too_large = |what, bytes, limit| Err(PublishError::TooLarge { what, bytes, limit });
-    if payload.len() > max_body {
-        return too_large("the payload", payload.len(), max_body);
-    }
-    if headers.len() > limits::HEADERS {
-        let many = headers.len();
-        return Err(invalid(format!("{many} headers are attached; the limit is {}", limits::HEADERS)));
-    }
-    let bytes = header_bytes(headers);
-    if bytes > limits::HEADER_BYTES {
-        return too_large("the headers together", bytes, limits::HEADER_BYTES);
+fn check_size(payload: &Bytes, limit: usize) -> Result<(), PublishError> {
+    let bytes = payload.len();
+    if bytes > limit {
+        return Err(PublishError::TooLarge { what: "the payload", bytes, limit });
     }
     Ok(())
+}
+
+/// Whether the task is of this definition, or was published under a name that it had before.
+fn is_of(task: &RawTaskRef, definition: &DefinitionId, aliases: &[&str]) -> bool {
+    let same_name = task.definition.name == definition.name;
+    let name = task.definition.name.as_str();
+    task.definition.namespace == definition.namespace && (same_name || aliases.contains(&name))
 }
 
 pub(crate) fn header_bytes(headers: &BTreeMap<String, String>) -> usize {
@@ -227,9 +235,26 @@ macro_rules! task_options {
             self
         }
 
-        /// Attaches a header that the handler sees. At most 32, and 4 KiB together.
+        /// Attaches a header that the handler sees. At most 32, and 4 KiB together; names as
+        /// in HTTP, values without control characters.
         pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
             self.draft.chosen.headers.insert(name.into(), value.into());
+            self
+        }
+
+        /// The place in a trace that the attempts belong to: W3C's `traceparent`, as text or
+        /// as a [`TraceParent`](crate::TraceParent). The same as the header of that name.
+        ///
+        /// By default a task published by a handler belongs to that handler's trace, and any
+        /// other begins a trace of its own, whose id is the task's.
+        pub fn traceparent(self, parent: impl Into<String>) -> Self {
+            self.header(crate::envelope::trace::TRACEPARENT, parent)
+        }
+
+        /// The media type of the payload. Payloads are JSON: `application/json`, the
+        /// default, or one that ends in `+json`.
+        pub fn content_type(mut self, media_type: impl Into<String>) -> Self {
+            self.draft.chosen.content_type = Some(media_type.into());
             self
         }
 

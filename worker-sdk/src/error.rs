@@ -44,6 +44,18 @@ pub enum ConnectError {
     Backend(#[source] BackendError),
 }
 
+/// An option whose value is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option} {value:?} is not allowed: use {limit}")]
+pub struct OptionError {
+    /// Which option.
+    pub option: &'static str,
+    /// Its value, cut to 80 characters.
+    pub value: String,
+    /// What is allowed.
+    pub limit: String,
+}
+
 /// Why a publish did not return a task.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -70,6 +82,9 @@ pub enum PublishError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// An option's value is not allowed. Nothing was sent.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// Something is not allowed. Nothing was sent.
     #[error("{0}")]
     Invalid(String),

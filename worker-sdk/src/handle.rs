@@ -232,6 +232,7 @@ fn outcome_of(parked: ParkedRecord) -> OutcomeRecord {
         finished: parked.parked,
         expires: parked.parked,
         tally: parked.tally,
+        codecs: Vec::new(),
         result: bytes::Bytes::new(),
     }
 }

@@ -64,6 +64,7 @@ mod define;
 mod definition;
 mod dispatcher;
 mod draft;
+mod envelope;
 mod error;
 mod follow_up;
 mod handle;
@@ -108,7 +109,9 @@ pub use definition::{
 };
 pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
 pub use draft::{NewTask, OnConflict};
-pub use error::{ConnectError, PublishError, TaskFailed, WaitError};
+pub use envelope::trace::{TraceParent, TraceParentError};
+pub use envelope::version::{UpgradeError, upgrade};
+pub use error::{ConnectError, OptionError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};

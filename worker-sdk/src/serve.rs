@@ -169,7 +169,13 @@ async fn until_drained(
 fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {
     let Some(wanted) = wanted else { return Ok(tasks) };
     let known = tasks.names().join(", ");
-    tasks.kinds.retain(|kind| kind.name == wanted);
+    tasks.kinds.retain_mut(|kind| {
+        let Some(alias) = kind.aliases.iter().find(|alias| **alias == wanted) else {
+            return kind.name == wanted;
+        };
+        *kind = kind.under(alias);
+        true
+    });
     if tasks.kinds.is_empty() {
         return Err(ServeError::UnknownDefinition { wanted: wanted.to_owned(), known });
     }

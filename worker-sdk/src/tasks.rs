@@ -5,12 +5,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bellows_registry::id::WorkerId;
+use bellows_registry::record::Envelope;
 use bellows_registry::spec::{Policy, Trigger};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
+use crate::envelope::undecodable::Undecodable;
+use crate::envelope::{content, version};
 use crate::follow_up::Asked;
 use crate::handler::TaskHandler;
 use crate::outcome::{TaskError, TaskResult};
@@ -40,6 +43,8 @@ pub struct Tasks {
 #[derive(Clone)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
+    /// The names it had before.
+    pub(crate) aliases: &'static [&'static str],
     pub(crate) trigger: Trigger,
     pub(crate) concurrency: Option<u32>,
     pub(crate) policy: Policy,
@@ -59,12 +64,19 @@ pub struct MissingState {
     pub type_name: &'static str,
 }
 
+impl Kind {
+    /// The same work, under one of the names it had before.
+    pub(crate) fn under(&self, name: &'static str) -> Self {
+        Self { name, aliases: &[], ..self.clone() }
+    }
+}
+
 /// What running a handler came to, its result encoded.
 #[derive(Debug)]
 pub(crate) enum Ran {
     Succeeded { result: Bytes, again: Option<std::time::Duration>, follow_ups: Vec<Asked> },
     Failed(TaskError),
-    Undecodable(serde_json::Error),
+    Undecodable(Undecodable),
     Unencodable(serde_json::Error),
 }
 
@@ -176,8 +188,9 @@ impl Tasks {
         let trigger = T::Trigger::TRIGGER;
         let policy = Policy { trigger, ..Policy::default() };
         self.kinds.retain(|kind| kind.name != T::NAME);
+        let (name, aliases) = (T::NAME, T::ALIASES);
         let (stated, needs) = (Stated::default(), Vec::new());
-        self.kinds.push(Kind { name: T::NAME, trigger, concurrency: None, policy, stated, needs, runner });
+        self.kinds.push(Kind { name, aliases, trigger, concurrency: None, policy, stated, needs, runner });
         self
     }
 
@@ -246,9 +259,7 @@ impl<T: TaskHandler> Worker for Handled<T> {
 }
 
 async fn run_typed<W: Worker>(worker: W, context: TaskContext, payload: Bytes) -> Ran {
-    // A singleton's task has no payload at all.
-    let bytes = if payload.is_empty() { b"null" } else { &payload[..] };
-    let payload = match serde_json::from_slice(bytes) {
+    let payload = match read::<W::Task>(&context.envelope, &payload) {
         Ok(payload) => payload,
         Err(error) => return Ran::Undecodable(error),
     };
@@ -260,6 +271,17 @@ async fn run_typed<W: Worker>(worker: W, context: TaskContext, payload: Bytes) -
             Err(error) => Ran::Unencodable(error),
         },
         Err(error) => Ran::Failed(error),
+    }
+}
+
+fn read<T: TaskDefinition>(envelope: &Envelope, bytes: &[u8]) -> Result<PayloadOf<T>, Undecodable> {
+    if !content::is_json(envelope.content_type()) {
+        return Err(Undecodable::ContentType(envelope.content_type().to_owned()));
+    }
+    // A singleton's task has no payload at all.
+    match T::Trigger::TRIGGER {
+        Trigger::Singleton => serde_json::from_slice(b"null").map_err(Undecodable::Json),
+        Trigger::Publish => version::read::<T>(envelope.version, bytes),
     }
 }
 

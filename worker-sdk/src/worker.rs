@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::id::{AttemptId, TaskId, WorkerId};
+use bellows_registry::record::Envelope;
 use tokio_util::sync::CancellationToken;
 
 use crate::definition::{PayloadOf, TaskDefinition};
+use crate::envelope::trace::TraceParent;
 use crate::outcome::TaskResult;
 
 /// One attempt at one task.
@@ -63,6 +65,8 @@ pub struct TaskContext {
     pub(crate) deadline: Instant,
     pub(crate) cancelled: CancellationToken,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) envelope: Envelope,
+    pub(crate) trace: TraceParent,
 }
 
 impl TaskContext {
@@ -114,7 +118,27 @@ impl TaskContext {
         !self.cancelled.is_cancelled()
     }
 
-    /// What the publisher attached.
+    /// The payload's version as it was published; what the handler is given is of its own
+    /// definition's.
+    pub fn payload_version(&self) -> u32 {
+        self.envelope.version
+    }
+
+    /// The payload's media type, as the publisher gave it.
+    pub fn content_type(&self) -> &str {
+        self.envelope.content_type()
+    }
+
+    /// This attempt's place in its trace: what to send as `traceparent` to others whom the
+    /// handler asks. Tasks that the handler itself publishes carry it already; what it
+    /// spawns does not know it, and is given it by [`Publish::traceparent`].
+    ///
+    /// [`Publish::traceparent`]: crate::Publish::traceparent
+    pub fn traceparent(&self) -> TraceParent {
+        self.trace
+    }
+
+    /// What the publisher attached, and its `traceparent`.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.headers
     }

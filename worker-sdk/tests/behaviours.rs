@@ -43,6 +43,7 @@ macro_rules! behaviours {
 
 mod behaviours {
     mod attribute;
+    mod envelope;
     mod failing;
     mod fleet;
     mod follow_ups;

@@ -39,7 +39,7 @@ struct Parking {
     space: Keyspace,
     fence: Compare,
     at: AttemptRef,
-    outcome: OutcomeRecord,
+    outcome: Box<OutcomeRecord>,
 }
 
 /// What became of a request.

@@ -20,7 +20,7 @@ pub enum Written {
         /// The attempt that was lost.
         at: AttemptRef,
         /// The terminal record.
-        outcome: OutcomeRecord,
+        outcome: Box<OutcomeRecord>,
     },
 }
 
@@ -63,9 +63,10 @@ pub fn write(
                 finished: now.wall,
                 expires: now.wall.plus(retention.failed.get().max(Retention::FLOOR)),
                 tally,
+                codecs: Vec::new(),
                 result: bytes::Bytes::new(),
             };
-            Some(Written::Park { at: attempt(def, worker, *id, *lost), outcome })
+            Some(Written::Park { at: attempt(def, worker, *id, *lost), outcome: Box::new(outcome) })
         }
     }
 }

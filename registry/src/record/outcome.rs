@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Delay, Record, TaskRecord, limits};
+use super::{Applied, Delay, Record, TaskRecord, limits};
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, WorkerId};
 
@@ -150,6 +150,9 @@ pub struct OutcomeRecord {
     /// What happened on the way, with the errors.
     #[serde(default, skip_serializing_if = "Tally::is_zero")]
     pub tally: Tally,
+    /// What was done to the result, in the order in which it was done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codecs: Vec<Applied>,
     /// The result, as the worker encoded it; empty unless it succeeded.
     #[serde(skip)]
     pub result: Bytes,

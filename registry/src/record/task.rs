@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Tally, Ties, Unique};
+use super::{Envelope, Record, Tally, Ties, Unique};
 use crate::clock::{Instant, Now, WallMillis};
 use crate::id::ResultSlot;
 use crate::spec::{Backoff, Retention, Span};
@@ -61,12 +61,20 @@ pub struct TaskOptions {
     /// The key of which it is the only task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unique: Option<Unique>,
+    /// How the payload is to be read, unless it is plain: see [`TaskOptions::envelope`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<Box<Envelope>>,
 }
 
 impl TaskOptions {
     /// Whether nothing was chosen.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// How the payload is to be read.
+    pub fn envelope(&self) -> &Envelope {
+        self.envelope.as_deref().unwrap_or(Envelope::PLAIN)
     }
 }
 

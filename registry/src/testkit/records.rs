@@ -38,6 +38,7 @@ pub fn succeeded(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
         finished: now,
         expires: now.plus(Duration::from_secs(24 * 3600)),
         tally: record.tally.clone(),
+        codecs: Vec::new(),
         result: Bytes::new(),
     }
 }

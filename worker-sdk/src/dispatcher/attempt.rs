@@ -29,8 +29,10 @@ use tokio::task::JoinError;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::ending::{Attempt, End, Ending};
+use crate::envelope::trace::{self, TraceParent};
 use crate::metrics::Metrics;
 use crate::tasks::{Kind, Ran};
 use crate::worker::TaskContext;
@@ -187,11 +189,14 @@ async fn handle(
 ) -> Option<End> {
     let deadline = clock::instant() + record.timeout.get();
     let cancelled = CancellationToken::new();
-    let context = context(at, record, deadline, cancelled.clone());
+    let parent = trace::parent(record, at.task);
+    let context = context(at, record, deadline, cancelled.clone(), parent.attempt(at.attempt));
+    let span = trace::span(at, record, parent);
     // `run` builds the worker, which is the user's code too: inside the task, so that its
     // panic is caught as well.
     let kind = stage.kind.clone();
-    let running = stage.users.spawn(async move { kind.runner.run(context, payload).await });
+    let handler = async move { kind.runner.run(context, payload).await };
+    let running = stage.users.spawn(trace::within(parent.attempt(at.attempt), handler).instrument(span));
     // Whoever drops this attempt drops its handler.
     let mut running = AbortOnDropHandle::new(running);
     let stopped = tokio::select! {
@@ -248,6 +253,7 @@ fn context(
     record: &AssignmentRecord,
     deadline: Instant,
     cancelled: CancellationToken,
+    trace: TraceParent,
 ) -> TaskContext {
     TaskContext {
         task: at.task,
@@ -258,6 +264,8 @@ fn context(
         deadline,
         cancelled,
         headers: record.headers.clone(),
+        envelope: record.options.envelope().clone(),
+        trace,
     }
 }
 

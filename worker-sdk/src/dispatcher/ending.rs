@@ -96,13 +96,12 @@ impl Attempt<'_> {
                 }
             }
             Ran::Undecodable(error) => {
-                let text = format!("the payload cannot be decoded: {error}");
-                let ending = self.failed(space, ErrorKind::Undecodable, text, None);
                 // The parser quotes what it read. That may stand beside the payload in the
-                // registry, but not in a log.
-                let (line, column) = (error.line(), error.column());
-                let said = format!("the payload cannot be decoded, at line {line}, column {column}");
-                Ending { error: Some(said), ..ending }
+                // registry if that is not encrypted, but not in a log.
+                let plain = self.record.options.envelope().codecs.is_empty();
+                let text = if plain { error.kept() } else { error.logged() };
+                let ending = self.failed(space, ErrorKind::Undecodable, text, None);
+                Ending { error: Some(error.logged()), ..ending }
             }
             Ran::Unencodable(error) => {
                 self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
@@ -230,6 +229,7 @@ impl Attempt<'_> {
             finished: self.now,
             expires: self.now.plus(kept.max(Retention::FLOOR)),
             tally,
+            codecs: Vec::new(),
             result,
         }
     }
@@ -244,6 +244,7 @@ mod tests {
     use bellows_registry::spec::{Backoff, Percent, Span};
 
     use super::*;
+    use crate::envelope::undecodable::Undecodable;
     use crate::outcome::TaskError;
 
     const NOW: WallMillis = WallMillis(1_000_000);
@@ -324,7 +325,8 @@ mod tests {
     }
 
     fn undecodable() -> End {
-        End::Ran(Ran::Undecodable(serde_json::from_str::<u8>("x").unwrap_err()))
+        let error = serde_json::from_str::<u8>("x").unwrap_err();
+        End::Ran(Ran::Undecodable(Undecodable::Json(error)))
     }
 
     #[test]

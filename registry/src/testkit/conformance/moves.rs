@@ -228,6 +228,7 @@ fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
         finished: WallMillis(3),
         expires: WallMillis(4),
         tally: Tally::default(),
+        codecs: Vec::new(),
         result: Bytes::from_static(b"done"),
     }
 }

@@ -37,6 +37,7 @@ fn record(attempt: u32, tally: Tally) -> OutcomeRecord {
         finished: WallMillis(0),
         expires: WallMillis(0),
         tally,
+        codecs: Vec::new(),
         result: Bytes::new(),
     }
 }
