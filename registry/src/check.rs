@@ -42,12 +42,14 @@ impl fmt::Display for Violation {
 
 /// Which keys of one task exist.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "one a key")]
 pub(crate) struct Keys {
     pub(crate) task: bool,
     pub(crate) parked: bool,
     pub(crate) outcome: Option<Option<Ended>>,
     pub(crate) assignments: Vec<Key>,
     pub(crate) tally: bool,
+    pub(crate) checkpoint: bool,
 }
 
 impl Keys {
@@ -70,6 +72,9 @@ impl Keys {
         }
         if self.tally && !self.task {
             return Some((3, "a tally without its task".to_owned()));
+        }
+        if self.checkpoint && !self.task {
+            return Some((3, "a checkpoint without its task".to_owned()));
         }
         None
     }
@@ -97,6 +102,7 @@ pub fn registry(space: &Keyspace, entries: &[Entry]) -> Vec<Violation> {
 fn note(tasks: &mut BTreeMap<(DefinitionId, TaskId), Keys>, key: &Key, entry: &Entry) {
     let (Key::Task(def, task)
     | Key::Tally(def, task)
+    | Key::Checkpoint(def, task)
     | Key::Parked(def, task)
     | Key::Assignment(def, _, task, _)
     | Key::Outcome(def, _, task)) = key
@@ -107,6 +113,7 @@ fn note(tasks: &mut BTreeMap<(DefinitionId, TaskId), Keys>, key: &Key, entry: &E
     match key {
         Key::Task(..) => keys.task = true,
         Key::Tally(..) => keys.tally = true,
+        Key::Checkpoint(..) => keys.checkpoint = true,
         Key::Parked(..) => keys.parked = true,
         Key::Assignment(..) => keys.assignments.push(key.clone()),
         Key::Outcome(..) => {

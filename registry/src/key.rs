@@ -7,6 +7,7 @@
 //! q/<ns>/<def>/open                           exists ⇔ defined and accepting
 //! q/<ns>/<def>/t/<task>                       task: immutable
 //! q/<ns>/<def>/p/<task>                       tally: absent = zero
+//! q/<ns>/<def>/k/<task>                       checkpoint: absent = none
 //! q/<ns>/<def>/a/<worker>/<task>/<attempt>    assignment
 //! q/<ns>/<def>/w/<worker>                     live worker, the only key on the worker's lease
 //! q/<ns>/<def>/x/<task>                       parked task
@@ -37,6 +38,8 @@ pub enum Key {
     Task(DefinitionId, TaskId),
     /// What happened to a task so far.
     Tally(DefinitionId, TaskId),
+    /// What an attempt left for the task's next one.
+    Checkpoint(DefinitionId, TaskId),
     /// A task given to a worker, under an attempt.
     Assignment(DefinitionId, WorkerId, TaskId, AttemptId),
     /// A live worker.
@@ -60,6 +63,7 @@ impl Key {
             | Self::Open(def)
             | Self::Task(def, _)
             | Self::Tally(def, _)
+            | Self::Checkpoint(def, _)
             | Self::Assignment(def, ..)
             | Self::Worker(def, _)
             | Self::Parked(def, _)
@@ -150,6 +154,7 @@ impl Keyspace {
             Key::Open(def) => format!("{root}q/{def}/open"),
             Key::Task(def, task) => format!("{root}q/{def}/t/{task}"),
             Key::Tally(def, task) => format!("{root}q/{def}/p/{task}"),
+            Key::Checkpoint(def, task) => format!("{root}q/{def}/k/{task}"),
             Key::Assignment(def, worker, task, attempt) => {
                 format!("{root}q/{def}/a/{worker}/{task}/{attempt}")
             }
@@ -174,6 +179,7 @@ impl Keyspace {
             ["q", ns, def, "open"] => Key::Open(DefinitionId::new(ns, def)?),
             ["q", ns, def, "t", task] => Key::Task(DefinitionId::new(ns, def)?, task.parse()?),
             ["q", ns, def, "p", task] => Key::Tally(DefinitionId::new(ns, def)?, task.parse()?),
+            ["q", ns, def, "k", task] => Key::Checkpoint(DefinitionId::new(ns, def)?, task.parse()?),
             ["q", ns, def, "a", worker, task, attempt] => {
                 Key::Assignment(DefinitionId::new(ns, def)?, worker.parse()?, task.parse()?, attempt.parse()?)
             }
@@ -264,6 +270,7 @@ mod tests {
             Key::Task(def.clone(), TaskId::SINGLETON),
             Key::Task(def.clone(), task),
             Key::Tally(def.clone(), task),
+            Key::Checkpoint(def.clone(), task),
             Key::Assignment(def.clone(), worker.clone(), task, AttemptId::from_bits(9)),
             Key::Worker(def.clone(), worker),
             Key::Parked(def.clone(), task),

@@ -13,6 +13,7 @@
 
 mod envelope;
 mod outcome;
+mod report;
 mod task;
 mod unique;
 mod worker;
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 pub use envelope::{Applied, Envelope, JSON};
 pub use outcome::{AttemptError, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
+pub use report::{CheckpointRecord, Progress};
 pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskOptions, TaskRecord};
 pub use unique::{HeldUntil, HolderRecord, NotADigest, Ties, Unique, UniqueKey, follow_up, idempotent};
 pub use worker::{
@@ -44,6 +46,10 @@ pub mod limits {
     pub const BODY_HARD: usize = 1024 * 1024;
     /// A payload up to this size travels inside its assignment.
     pub const INLINE: usize = 4 * 1024;
+    /// What a handler reports as its progress.
+    pub const PROGRESS: usize = 1024;
+    /// What a handler keeps for its task's next attempt.
+    pub const CHECKPOINT: usize = 16 * 1024;
     /// The text of one error.
     pub const ERROR_TEXT: usize = 1024;
     /// How many errors of earlier attempts are kept.

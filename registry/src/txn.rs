@@ -5,13 +5,15 @@
 //! | [`publish`] (publisher) | `open` present; `t`, `x`, `r` [`u`] absent | put `t` [`u`] · else tell which |
 //! | [`replace`] (publisher) | `open`, `t` present, `u` as seen | put `t`, `u` |
 //! | [`assign`] (assigner) | term · `t` present (as seen if it may be replaced), `p` and `w` as seen | put `a` [delete `u` held until begun] |
-//! | [`settle`] (worker) | `a` present | delete `a t p` [`u`], put `r` |
+//! | [`settle`] (worker) | `a` present | delete `a t p k` [`u`], put `r` |
 //! | [`settle_and_publish`] (worker) | `a`, each `open` present | as settle, put follow-up `t`s |
 //! | [`settle_singleton`] (worker) | `a`, each `open` present | delete `a`, put `p` [follow-up `t`s] |
 //! | [`give_back`] (worker: retry, snooze, hand back) | `a` present | delete `a`, put `p` |
-//! | [`park`] (worker) | `a` present | delete `a t p`, put `x`, put `r`; `u` stays held |
+//! | [`progress`] (worker) | `a` present | put `p` |
+//! | [`checkpoint`] (worker) | `a` present, `k` as seen | put `k` |
+//! | [`park`] (worker) | `a` present | delete `a t p k`, put `x`, put `r`; `u` stays held |
 //! | [`lost`] (assigner) | term · `a` present, `w` absent | delete `a`, put `p` |
-//! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p`, put `x`, put `r`; `u` stays held |
+//! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p k`, put `x`, put `r`; `u` stays held |
 //! | [`take_back`] (assigner, law 15) | term · `a` present | delete `a`, put `p` |
 //! | [`expire_outcome`] (retention) | `r` as seen | delete `r` |
 //!
@@ -25,6 +27,7 @@
 mod batch;
 mod house;
 mod publish;
+mod report;
 mod settle;
 
 use bytes::Bytes;
@@ -36,10 +39,11 @@ use crate::record::{AssignmentRecord, OutcomeRecord, ParkedRecord, Record, Tally
 
 pub use batch::{Batch, Rejected, Touched};
 pub use house::{
-    campaign, close_definition, open_definition, put_singleton, put_worker, raise_term, register_worker,
-    write_meta, write_policy,
+    campaign, change_worker, close_definition, open_definition, put_singleton, put_worker, raise_term,
+    register_worker, write_meta, write_policy,
 };
 pub use publish::{Holder, Published, Replaced, publish, replace};
+pub use report::{Kept, checkpoint, progress};
 pub use settle::{FollowUp, closed_target, park, settle, settle_and_publish};
 
 /// One attempt of one task on one worker: what an assignment's key says.

@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellows_registry::backend::{Change, Changes, Compare, Entry, Is, Op, Revision};
-use bellows_registry::check;
+use bellows_registry::check::{self, History};
 use bellows_registry::clock::{self, Now};
 use bellows_registry::entropy::Entropy;
 use bellows_registry::id::{DefinitionId, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
 use bellows_registry::record::{
-    AssignmentRecord, Delay, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord, PolicyState, Record,
-    TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord, WorkerState,
+    AssignmentRecord, CheckpointRecord, Delay, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord,
+    PolicyState, Progress, Record, Tally, TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord,
+    WorkerState,
 };
 use bellows_registry::spec::{Mode, Policy};
 use bellows_registry::testkit::records;
@@ -37,6 +38,11 @@ struct Core {
     /// Publishes that found their unique key held.
     held: u64,
     replaced: u64,
+    history: History,
+    /// Attempts that once were, to come back late.
+    attempts: Vec<(AttemptRef, Tally)>,
+    /// Checkpoints kept, and reports refused since they came late.
+    reports: (u64, u64),
     /// Whether the world is quiet while a plan is carried out.
     peace: bool,
 }
@@ -49,6 +55,9 @@ impl Core {
             table: BTreeMap::new(),
             revision: 0,
             view: View::new(space.clone()),
+            history: History::new(space.clone()),
+            attempts: Vec::new(),
+            reports: (0, 0),
             space,
             assumed: Assumed::default(),
             now: clock::now(),
@@ -129,6 +138,7 @@ impl Core {
                 other => panic!("no move has {other:?}"),
             }
         }
+        self.history.take(&Changes { complete: revision, changes: changes.clone() });
         changes.retain(|change| !matches!(self.space.parse(change.key()), Ok(Key::Outcome(..))));
         self.view.apply(&Changes { complete: revision, changes }, &self.now);
         self.assumed.end_passed(revision, self.now.instant);
@@ -148,7 +158,8 @@ impl Core {
             30..36 => self.worker_comes(&def),
             36..40 => self.worker_changes(),
             40..46 => self.worker_dies(),
-            46..80 => self.attempt_ends(),
+            46..72 => self.attempt_ends(),
+            72..80 => self.attempt_reports(),
             80..90 => self.now.instant += Duration::from_millis(self.below(4000)),
             90..92 => self.now.instant += Duration::from_secs(100),
             92..94 => {
@@ -254,6 +265,38 @@ impl Core {
         self.commit(&row);
     }
 
+    /// An attempt that stands, or one that once did, shows its progress or keeps a
+    /// checkpoint. Neither gives the planner anything to do.
+    fn attempt_reports(&mut self) {
+        let standing = self.keys(|key| matches!(key, Key::Assignment(..)));
+        if let Some(Key::Assignment(definition, worker, task, attempt)) = self.pick(&standing) {
+            let at = AttemptRef { definition, worker, task, attempt };
+            let record = AssignmentRecord::decode(&self.table[&self.space.path(&at.key())].value).unwrap();
+            self.attempts.push((at, record.tally));
+        }
+        let Some((at, tally)) = self.pick(&self.attempts) else { return };
+        let stands = self.table.contains_key(&self.space.path(&at.key()));
+        self.assumed.end_passed(self.revision, self.now.instant);
+        let before = plan::assign(&self.view, &self.assumed, &self.now);
+        let (space, at_wall) = (self.space.clone(), self.now.wall);
+        let row = if self.below(2) == 0 {
+            let progress = Progress { attempt: tally.attempts + 1, at: at_wall, value: "7".into() };
+            txn::progress(&space, &at, &Tally { progress: Some(progress), ..tally })
+        } else {
+            let kept = self.table.get(&space.path(&Key::Checkpoint(at.definition.clone(), at.task)));
+            let seen = kept.map_or(0, |entry| entry.mod_revision);
+            let number = tally.attempts + 1;
+            let value = Bytes::from(vec![b'c'; self.below(40) as usize]);
+            let record = CheckpointRecord { attempt: at.attempt, number, at: at_wall, value };
+            txn::checkpoint(&space, &at, seen, &record)
+        };
+        assert_eq!(self.commit(&row), stands, "the fence is the assignment");
+        self.reports.0 += u64::from(stands);
+        self.reports.1 += u64::from(!stands);
+        let after = plan::assign(&self.view, &self.assumed, &self.now);
+        assert_eq!(after.steps, before.steps, "a report changes what is planned");
+    }
+
     /// The view folded until now must be the one that a list gives.
     fn replay_view(&mut self) {
         let entries: Vec<Entry> =
@@ -339,12 +382,13 @@ impl Core {
     fn judge(&self) {
         let entries: Vec<Entry> = self.table.values().cloned().collect();
         assert_eq!(check::registry(&self.space, &entries), []);
+        assert_eq!(self.history.violations(), []);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_random_history_breaks_a_law() {
-    let (mut steps, mut disruptions) = (0u64, 0);
+    let (mut steps, mut disruptions, mut reports) = (0u64, 0, (0, 0));
     let (mut held, mut replaced) = (0, 0);
     for seed in 0..40 {
         let mut core = Core::new(seed);
@@ -361,9 +405,12 @@ async fn no_random_history_breaks_a_law() {
         disruptions += core.disruptions;
         held += core.held;
         replaced += core.replaced;
+        reports = (reports.0 + core.reports.0, reports.1 + core.reports.1);
     }
     println!("{steps} steps, {disruptions} disruptions, {held} keys held, {replaced} tasks replaced");
+    println!("{reports:?} reports taken and refused");
     assert!(held > 300 && replaced > 100, "unique keys are hardly fought over: {held}, {replaced}");
+    assert!(reports.0 > 100 && reports.1 > 300, "the histories hardly report anything: {reports:?}");
     assert!(disruptions > 300, "the histories hardly disrupt anything: {disruptions}");
 }
 

@@ -13,9 +13,13 @@
 
 mod attempt;
 mod ending;
+mod live;
+mod reporter;
 mod sessions;
+pub(crate) mod slots;
 mod standing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_registry::clock::{self, Instant};
@@ -29,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::tasks::{Kind, MissingState, Tasks};
 use crate::worker::WorkerFactory;
 use sessions::Dispatcher;
+use slots::Slots;
 
 /// Slots where nobody says how many.
 pub const DEFAULT_SLOTS: u32 = 8;
@@ -95,6 +100,7 @@ pub struct DispatcherHandle {
     drain: watch::Sender<Option<Instant>>,
     health: Vec<watch::Receiver<Health>>,
     ticks: Vec<watch::Receiver<Instant>>,
+    slots: Vec<Arc<Slots>>,
     metrics: Metrics,
 }
 
@@ -141,6 +147,7 @@ impl WorkerDispatcher {
             drain,
             health: Vec::new(),
             ticks: Vec::new(),
+            slots: Vec::new(),
             metrics: self.metrics.clone(),
         };
         for kind in &kinds {
@@ -153,13 +160,13 @@ impl WorkerDispatcher {
             let (health, is_healthy) = watch::channel(Health::NotReady("the session is not open yet"));
             let (tick, ticked) = watch::channel(clock::instant());
             let slots = self.slots.or(kind.concurrency).unwrap_or(DEFAULT_SLOTS);
-            self.metrics.slots(kind.name, slots);
+            let slots = Slots::new(slots, kind.name, self.metrics.clone());
             let dispatcher = Dispatcher {
                 client: self.client.clone(),
                 kind: kind.clone(),
                 def,
                 pod: self.pod.clone(),
-                slots,
+                slots: Arc::clone(&slots),
                 users: Handle::current(),
                 metrics: self.metrics.clone(),
                 health,
@@ -169,6 +176,7 @@ impl WorkerDispatcher {
             handle.loops.push(self.client.shared.control.spawn(dispatcher.run()));
             handle.health.push(is_healthy);
             handle.ticks.push(ticked);
+            handle.slots.push(slots);
         }
         Ok(handle)
     }
@@ -239,7 +247,8 @@ impl DispatcherHandle {
         }
     }
 
-    /// Whether the loops turn.
+    /// Whether the loops turn, and no kind of work has all its slots held by handlers that
+    /// were told to stop and did not.
     pub fn is_alive(&self) -> bool {
         self.vitals().is_alive()
     }
@@ -252,7 +261,12 @@ impl DispatcherHandle {
 
     /// What is told of a worker over HTTP, for as long as anybody asks.
     pub(crate) fn vitals(&self) -> Vitals {
-        Vitals { health: self.health.clone(), ticks: self.ticks.clone(), metrics: self.metrics.clone() }
+        Vitals {
+            health: self.health.clone(),
+            ticks: self.ticks.clone(),
+            slots: self.slots.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
@@ -261,6 +275,7 @@ impl DispatcherHandle {
 pub(crate) struct Vitals {
     health: Vec<watch::Receiver<Health>>,
     ticks: Vec<watch::Receiver<Instant>>,
+    slots: Vec<Arc<Slots>>,
     metrics: Metrics,
 }
 
@@ -279,7 +294,36 @@ impl Vitals {
     }
 
     pub(crate) fn is_alive(&self) -> bool {
+        self.ailment().is_none()
+    }
+
+    /// Why the worker is as good as dead, if it is.
+    pub(crate) fn ailment(&self) -> Option<&'static str> {
         let now = clock::instant();
-        self.ticks.iter().all(|tick| now.saturating_duration_since(*tick.borrow()) < STUCK)
+        let turns = |tick: &watch::Receiver<Instant>| now.saturating_duration_since(*tick.borrow()) < STUCK;
+        if !self.ticks.iter().all(turns) {
+            return Some("the dispatcher's loop does not turn");
+        }
+        let all_stuck = self.slots.iter().any(|slots| slots.all_stuck());
+        all_stuck.then_some("every slot is held by a handler that did not stop when it was told to")
+    }
+
+    /// Waits until all slots of a kind of work have been stuck for so long without a
+    /// break; answers the kind. Cancel safe.
+    pub(crate) async fn all_stuck_for(&self, time: Duration) -> &'static str {
+        let each = self.slots.iter().map(|slots| Box::pin(all_stuck_for(slots, time)));
+        futures::future::select_all(each).await.0
+    }
+}
+
+async fn all_stuck_for(slots: &Slots, time: Duration) -> &'static str {
+    let mut stuck = slots.stuck();
+    loop {
+        // An error cannot be: the sender is in `slots`.
+        let _ = stuck.wait_for(|stuck| slots.are_all(*stuck)).await;
+        let not_all = stuck.wait_for(|stuck| !slots.are_all(*stuck));
+        if tokio::time::timeout(time, not_all).await.is_err() {
+            return slots.name();
+        }
     }
 }

@@ -136,6 +136,15 @@ pub enum WaitError {
         #[source]
         source: serde_json::Error,
     },
+    /// The progress of the task is not what this program expects.
+    #[error("the progress of task {task} cannot be read as this program's type")]
+    Progress {
+        /// The task.
+        task: TaskId,
+        /// What does not fit.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The task's record cannot be read.
     #[error("the record of task {task} cannot be read")]
     Record {

@@ -33,8 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// # Cancel safety
 /// Waiting can be given up and begun again, here or in another process.
 pub struct TaskHandle<T> {
-    client: Bellows,
-    task: TaskRef<T>,
+    pub(crate) client: Bellows,
+    pub(crate) task: TaskRef<T>,
     publication: Option<Publication>,
 }
 

@@ -11,11 +11,10 @@ use crate::dispatcher::{Health, Vitals};
 /// What `/metrics` says: the format of `prometheus-client`.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn alive(vitals: &Vitals) -> (StatusCode, &'static str) {
-    if vitals.is_alive() {
-        (StatusCode::OK, "alive\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the dispatcher's loop does not turn\n")
+fn alive(vitals: &Vitals) -> (StatusCode, String) {
+    match vitals.ailment() {
+        None => (StatusCode::OK, "alive\n".to_owned()),
+        Some(ailment) => (StatusCode::SERVICE_UNAVAILABLE, format!("{ailment}\n")),
     }
 }
 

@@ -56,6 +56,7 @@
 //! | Processed at least once | a handler may run again after a crash; the task id stays, the attempt id does not |
 //! | Not promised | order between tasks, exactly-once side effects outside etcd |
 
+mod blocking;
 mod client;
 #[cfg(feature = "etcd")]
 mod config;
@@ -75,8 +76,10 @@ mod http;
 mod many;
 mod metrics;
 mod outcome;
+mod progress;
 mod publish;
 mod refs;
+mod reports;
 mod results;
 #[cfg(feature = "etcd")]
 mod serve;
@@ -94,7 +97,7 @@ pub use bellows_registry::backend::embedded::{EmbeddedBackend, EmbeddedConfig, O
 pub use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
 pub use bellows_registry::backend::{Backend, DynBackend, memory::MemoryBackend};
 pub use bellows_registry::id::{AttemptId, TaskId, WorkerId};
-pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord, Tally};
+pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord, Progress, Tally};
 pub use bellows_registry::spec::Policy;
 
 pub use bellows_registry::spec;
@@ -115,8 +118,10 @@ pub use error::{ConnectError, OptionError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
+pub use progress::ProgressWatch;
 pub use publish::{Publication, Publish};
 pub use refs::{RawTaskRef, TaskRef};
+pub use reports::ReportError;
 #[cfg(feature = "etcd")]
 pub use serve::{ServeError, init_logging, serve};
 pub use settings::TaskSettings;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -48,7 +49,19 @@ pub enum ServeError {
     /// The worker ended by itself.
     #[error("the worker ended")]
     Dispatcher(#[from] DispatcherError),
+    /// Nothing of a kind of work could run any more.
+    #[error("every slot of {definition} is held by a handler that did not stop when it was told to")]
+    Stuck {
+        /// The kind of work.
+        definition: &'static str,
+    },
 }
+
+/// How long all slots may be stuck before the worker ends.
+const STUCK_PATIENCE: Duration = Duration::from_secs(10);
+/// A worker that ended since it was stuck has so long to leave `main`: its runtime waits
+/// for handlers that block their thread.
+const EXIT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,6 +108,11 @@ impl fmt::Debug for ServeError {
 /// # Errors
 /// Before anything starts: what is missing or malformed. Later: what ended the worker. An
 /// unreachable registry is no error: `/readyz` says so, and it is tried again.
+///
+/// When all slots of a kind of work have been held for 10 s by handlers that did not stop
+/// when they were told to, `/healthz` has failed for as long, the worker hands back what it
+/// can, and this returns [`ServeError::Stuck`]. Where such a handler keeps the program from
+/// leaving `main`, the process is ended 10 s later, with exit code 1.
 ///
 /// # Cancel safety
 /// Dropping the future is a crash of the worker: its tasks run elsewhere once its lease
@@ -145,9 +163,11 @@ async fn until_drained(
     listener: TcpListener,
     config: Config,
 ) -> Result<(), ServeError> {
-    let mut told = std::pin::pin!(http::serve(listener, handle.vitals()));
+    let vitals = handle.vitals();
+    let mut told = std::pin::pin!(http::serve(listener, vitals.clone()));
     tokio::select! {
         () = signals.any() => {}
+        definition = vitals.all_stuck_for(STUCK_PATIENCE) => return Err(stuck(handle, definition).await),
         error = handle.ended() => return Err(error.into()),
         served = &mut told => {
             let source = served.err().unwrap_or_else(|| std::io::Error::other("it ended"));
@@ -164,6 +184,23 @@ async fn until_drained(
     drained?;
     tracing::info!("drained");
     Ok(())
+}
+
+/// Ends a worker of which nothing can run any more.
+async fn stuck(handle: DispatcherHandle, definition: &'static str) -> ServeError {
+    let stuck = ServeError::Stuck { definition };
+    tracing::error!("{stuck}: the worker ends");
+    if let Err(error) = handle.drain(Duration::ZERO).await {
+        tracing::warn!(%error, "the worker ended before it was drained");
+    }
+    let exits = std::thread::Builder::new().name("bellows-exit".to_owned()).spawn(|| {
+        std::thread::sleep(EXIT_PATIENCE);
+        std::process::exit(1);
+    });
+    if let Err(error) = exits {
+        tracing::warn!(%error, "whoever watches this process has to end it");
+    }
+    stuck
 }
 
 fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {

@@ -10,8 +10,11 @@ use bellows_registry::spec::{Policy, Trigger};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Serialize;
 
+use crate::blocking::Blocking;
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
+use crate::dispatcher::slots::Occupied;
 use crate::envelope::undecodable::Undecodable;
 use crate::envelope::{content, version};
 use crate::follow_up::Asked;
@@ -92,9 +95,17 @@ impl Ran {
     }
 }
 
+/// One attempt on its way to its handler.
+pub(crate) struct Call {
+    pub(crate) context: TaskContext,
+    pub(crate) payload: Bytes,
+    /// The slot it takes. To be held by whatever runs the handler's code.
+    pub(crate) slot: Arc<Occupied>,
+}
+
 /// Runs one attempt, whatever its types.
 pub(crate) trait Runner: Send + Sync {
-    fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran>;
+    fn run(&self, call: Call) -> BoxFuture<'static, Ran>;
 
     /// The same with this state, if the runner gives any to its handler.
     fn with_states(&self, _: &States) -> Option<Arc<dyn Runner>> {
@@ -161,6 +172,46 @@ impl Tasks {
         Ok(())
     }
 
+    /// Adds a kind of work by a function that blocks its thread: one that computes for
+    /// long, or that calls a library which waits without `async`.
+    ///
+    /// Each attempt runs on a thread of its own, beside the threads that run async code:
+    /// it costs neither the worker's lease nor other handlers their turn. There are at
+    /// most as many such threads as the kind has slots ([`Tasks::concurrency`]).
+    ///
+    /// # Guarantees
+    /// As for [`Worker::process`]. But nobody can end a thread from outside: a function
+    /// that does not look at [`TaskContext::is_held`] now and then runs on after its
+    /// time-out, its slot is stuck until it returns, and what it returns then is not
+    /// recorded. Once all slots are stuck, the worker says that it is not alive.
+    ///
+    /// ```
+    /// # use bellows_sdk::prelude::*;
+    /// # struct Sum;
+    /// # impl TaskDefinition for Sum {
+    /// #     const NAME: &'static str = "sum";
+    /// #     type Callback = u64;
+    /// #     type Trigger = PublishTrigger<u64>;
+    /// # }
+    /// let tasks = Tasks::new().with_blocking_fn::<Sum, _>(|context, n| {
+    ///     let mut sum = 0;
+    ///     for i in 0..n {
+    ///         if i % 1_000_000 == 0 && !context.is_held() {
+    ///             return Err("told to stop".into());
+    ///         }
+    ///         sum += i;
+    ///     }
+    ///     Ok(sum.into())
+    /// });
+    /// ```
+    pub fn with_blocking_fn<T, F>(self, function: F) -> Self
+    where
+        T: TaskDefinition,
+        F: Fn(TaskContext, PayloadOf<T>) -> TaskResult<T::Callback> + Clone + Send + Sync + 'static,
+    {
+        self.add::<T>(Arc::new(Blocking::<T, F>::new(function)))
+    }
+
     /// How many tasks of the kind added last run at once in this process. The
     /// environment's `BELLOWS_CONCURRENCY` wins. Default 8.
     pub fn concurrency(mut self, slots: u32) -> Self {
@@ -218,9 +269,9 @@ macro_rules! tasks {
 struct Erased<F>(F);
 
 impl<F: WorkerFactory> Runner for Erased<F> {
-    fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran> {
-        let worker = self.0.build(context.worker_id());
-        run_typed(worker, context, payload).boxed()
+    fn run(&self, call: Call) -> BoxFuture<'static, Ran> {
+        let worker = self.0.build(call.context.worker_id());
+        run_typed(worker, call).boxed()
     }
 }
 
@@ -237,8 +288,8 @@ impl<T> Handled<T> {
 }
 
 impl<T: TaskHandler> Runner for Handled<T> {
-    fn run(&self, context: TaskContext, payload: Bytes) -> BoxFuture<'static, Ran> {
-        run_typed(Self::given(&self.states), context, payload).boxed()
+    fn run(&self, call: Call) -> BoxFuture<'static, Ran> {
+        run_typed(Self::given(&self.states), call).boxed()
     }
 
     fn with_states(&self, states: &States) -> Option<Arc<dyn Runner>> {
@@ -258,12 +309,17 @@ impl<T: TaskHandler> Worker for Handled<T> {
     }
 }
 
-async fn run_typed<W: Worker>(worker: W, context: TaskContext, payload: Bytes) -> Ran {
-    let payload = match read::<W::Task>(&context.envelope, &payload) {
-        Ok(payload) => payload,
-        Err(error) => return Ran::Undecodable(error),
-    };
-    match worker.process(context, payload).await {
+async fn run_typed<W: Worker>(worker: W, call: Call) -> Ran {
+    let Call { context, payload, slot: _slot } = call;
+    match read::<W::Task>(&context.envelope, &payload) {
+        Ok(payload) => ran(worker.process(context, payload).await),
+        Err(error) => Ran::Undecodable(error),
+    }
+}
+
+/// What a handler returned, encoded.
+pub(crate) fn ran<C: Serialize>(result: TaskResult<C>) -> Ran {
+    match result {
         Ok(success) => match serde_json::to_vec(&success.callback) {
             Ok(result) => {
                 Ran::Succeeded { result: result.into(), again: success.again, follow_ups: success.follow_ups }
@@ -274,7 +330,11 @@ async fn run_typed<W: Worker>(worker: W, context: TaskContext, payload: Bytes) -
     }
 }
 
-fn read<T: TaskDefinition>(envelope: &Envelope, bytes: &[u8]) -> Result<PayloadOf<T>, Undecodable> {
+/// The payload as the handler takes it.
+pub(crate) fn read<T: TaskDefinition>(
+    envelope: &Envelope,
+    bytes: &[u8],
+) -> Result<PayloadOf<T>, Undecodable> {
     if !content::is_json(envelope.content_type()) {
         return Err(Undecodable::ContentType(envelope.content_type().to_owned()));
     }

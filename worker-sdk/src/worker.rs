@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_registry::clock::{self, Instant};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::definition::{PayloadOf, TaskDefinition};
 use crate::envelope::trace::TraceParent;
 use crate::outcome::TaskResult;
+use crate::reports::Reports;
 
 /// One attempt at one task.
 ///
@@ -67,6 +69,7 @@ pub struct TaskContext {
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) envelope: Envelope,
     pub(crate) trace: TraceParent,
+    pub(crate) reports: Arc<Reports>,
 }
 
 impl TaskContext {

@@ -43,14 +43,17 @@ macro_rules! behaviours {
 
 mod behaviours {
     mod attribute;
+    pub(crate) mod blocking;
     mod envelope;
     mod failing;
     mod fleet;
     mod follow_ups;
     mod many;
+    mod progress;
     mod publishing;
     pub(crate) mod record;
     mod results;
+    mod stuck;
     mod unique;
     pub(crate) mod world;
 }

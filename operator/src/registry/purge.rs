@@ -49,7 +49,9 @@ impl Registry {
         let keys = self.keys(def).await?;
         let held = assigned(&keys);
         let doomed = keys.iter().filter(|key| match key {
-            Key::Task(_, task) | Key::Tally(_, task) => running == Running::Remove || !held.contains(task),
+            Key::Task(_, task) | Key::Tally(_, task) | Key::Checkpoint(_, task) => {
+                running == Running::Remove || !held.contains(task)
+            }
             Key::Assignment(..) => running == Running::Remove,
             Key::Parked(..) | Key::Request(..) | Key::Unique(..) => true,
             _ => false,

@@ -6,7 +6,7 @@ use super::{Keys, Violation};
 use crate::backend::{Change, Changes, Entry};
 use crate::id::{DefinitionId, TaskId};
 use crate::key::{Key, Keyspace};
-use crate::record::{HolderRecord, OutcomeRecord, Record, TaskRecord};
+use crate::record::{CheckpointRecord, HolderRecord, OutcomeRecord, Record, Tally, TaskRecord};
 
 type Task = (DefinitionId, TaskId);
 
@@ -89,6 +89,7 @@ impl History {
         let task = match &key {
             Key::Task(def, task)
             | Key::Tally(def, task)
+            | Key::Checkpoint(def, task)
             | Key::Parked(def, task)
             | Key::Assignment(def, _, task, _)
             | Key::Outcome(def, _, task) => (def.clone(), *task),
@@ -135,7 +136,21 @@ impl History {
                     self.violation(9, task, "a finished task was revived");
                 }
             }
-            Key::Tally(..) => keys.tally = true,
+            Key::Tally(..) => {
+                keys.tally = true;
+                let shown = Tally::decode(&entry.value).is_ok_and(|tally| tally.progress.is_some());
+                if shown && keys.assignments.is_empty() {
+                    self.violation(2, task, "progress of a task that nobody holds");
+                }
+            }
+            Key::Checkpoint(..) => {
+                keys.checkpoint = true;
+                let by = CheckpointRecord::decode(&entry.value).map(|record| record.attempt);
+                let holds = |key: &Key| matches!((key, &by), (Key::Assignment(.., id), Ok(by)) if id == by);
+                if !keys.assignments.iter().any(holds) {
+                    self.violation(2, task, "a checkpoint of an attempt that does not hold the task");
+                }
+            }
             Key::Parked(..) => keys.parked = true,
             Key::Assignment(..) if !keys.assignments.contains(key) => keys.assignments.push(key.clone()),
             Key::Outcome(..) => {
@@ -155,6 +170,7 @@ impl History {
         match key {
             Key::Task(..) => keys.task = false,
             Key::Tally(..) => keys.tally = false,
+            Key::Checkpoint(..) => keys.checkpoint = false,
             Key::Parked(..) => keys.parked = false,
             Key::Assignment(..) => keys.assignments.retain(|standing| standing != key),
             Key::Outcome(..) => keys.outcome = None,

@@ -88,6 +88,7 @@ fn assignment(task: &Task, policy: &Policy, isolation: Isolation) -> Option<Assi
         published: task.published(),
         isolation,
         cancel: false,
+        has_checkpoint: task.has_checkpoint(),
         headers: task.headers(),
         options: task.options().cloned().unwrap_or_default(),
         inline: payload.is_some(),

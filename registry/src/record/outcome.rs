@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Delay, Record, TaskRecord, limits};
+use super::{Applied, Delay, Progress, Record, TaskRecord, limits};
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, WorkerId};
 
@@ -79,6 +79,9 @@ pub struct Tally {
     /// The last errors, oldest first, at most [`limits::ERRORS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<AttemptError>,
+    /// How far the attempt says it is that runs now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]

@@ -147,6 +147,9 @@ pub struct AssignmentRecord {
     /// Set once somebody asked to cancel the task.
     #[serde(default)]
     pub cancel: bool,
+    /// Whether an earlier attempt left a checkpoint, to be read before this one begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_checkpoint: bool,
     /// What the publisher attached.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,

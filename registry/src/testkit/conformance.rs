@@ -14,6 +14,7 @@ mod leases;
 mod moves;
 mod ranges;
 mod refusals;
+mod reports;
 mod stage;
 mod transactions;
 mod watches;
@@ -62,6 +63,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         watches::CHECKS,
         moves::CHECKS,
         moves::unique::CHECKS,
+        reports::CHECKS,
     ]
     .into_iter()
     .flatten()

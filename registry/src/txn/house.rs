@@ -24,6 +24,19 @@ pub fn put_worker(space: &Keyspace, def: &DefinitionId, worker: &WorkerId, recor
     Write::new(space).when(&key, Is::Present).put_on(&key, record.encode(), PutLease::Keep).done()
 }
 
+/// Changes what a living worker says of itself over what was read at `seen`: whatever the
+/// operator asked of it since then stays.
+pub fn change_worker(
+    space: &Keyspace,
+    def: &DefinitionId,
+    worker: &WorkerId,
+    seen: Revision,
+    record: &WorkerRecord,
+) -> Move {
+    let key = Key::Worker(def.clone(), worker.clone());
+    Write::new(space).when(&key, Is::At(seen)).put_on(&key, record.encode(), PutLease::Keep).done()
+}
+
 /// Takes a free leader key. The revision of the answer is the term (law 4).
 pub fn campaign(space: &Keyspace, shard: u16, lease: LeaseId, record: &LeaderRecord) -> Move {
     let key = Key::Leader(shard);

@@ -20,6 +20,7 @@ fn delete_task<'a>(write: Write<'a>, at: &AttemptRef) -> Write<'a> {
         .delete(&at.key())
         .delete(&Key::Task(at.definition.clone(), at.task))
         .delete(&Key::Tally(at.definition.clone(), at.task))
+        .delete(&Key::Checkpoint(at.definition.clone(), at.task))
 }
 
 /// Ends a task for good: outcome and removal together, or nothing (law 3). If the

@@ -209,6 +209,7 @@ impl Definition {
                 self.change(*id, |task| task.learn_tally(tally, entry.mod_revision, at));
                 read?;
             }
+            Key::Checkpoint(_, id) => self.change(*id, |task| task.checkpoint = true),
             Key::Assignment(_, worker, id, attempt) => {
                 let (record, read) = told_apart(AssignmentRecord::decode(&entry.value));
                 let bound = record.as_ref().map(|record| record.timeout.get() + TAKE_BACK_GRACE);
@@ -241,6 +242,7 @@ impl Definition {
             }
             Key::Task(_, id) => self.change(*id, |task| task.record = None),
             Key::Tally(_, id) => self.change(*id, |task| task.tally = None),
+            Key::Checkpoint(_, id) => self.change(*id, |task| task.checkpoint = false),
             Key::Assignment(_, worker, id, attempt) => self.change(*id, |task| {
                 // Only this attempt: a newer one may already stand in its place.
                 let same = |a: &Assigned| a.worker == *worker && a.attempt == *attempt;
@@ -301,6 +303,7 @@ impl Definition {
         for (task_id, task) in &self.tasks {
             keys.extend(task.record.as_ref().map(|_| Key::Task(id.clone(), *task_id)));
             keys.extend(task.tally.as_ref().map(|_| Key::Tally(id.clone(), *task_id)));
+            keys.extend(task.checkpoint.then(|| Key::Checkpoint(id.clone(), *task_id)));
             keys.extend(task.assignment.as_ref().map(|assigned| {
                 Key::Assignment(id.clone(), assigned.worker.clone(), *task_id, assigned.attempt)
             }));
@@ -334,9 +337,13 @@ impl Task {
         self.record = Some(Known { revision, due, published, slot, headers, options, payload });
     }
 
-    fn learn_tally(&mut self, tally: Option<Tally>, revision: Revision, at: Reading<'_>) {
+    fn learn_tally(&mut self, mut tally: Option<Tally>, revision: Revision, at: Reading<'_>) {
         if self.tally.as_ref().is_some_and(|known| known.revision == revision) {
             return;
+        }
+        if let Some(tally) = &mut tally {
+            // For those who watch the task: nothing here is decided by it.
+            tally.progress = None;
         }
         let delay = tally.as_ref().and_then(|tally| tally.delay);
         let due = delay.map(|delay| delay.due(at.seen, at.now));

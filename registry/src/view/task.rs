@@ -16,6 +16,8 @@ pub struct Task {
     pub(super) record: Option<Known>,
     pub(super) tally: Option<KnownTally>,
     pub(super) assignment: Option<Assigned>,
+    /// Whether an attempt left something for the next one.
+    pub(super) checkpoint: bool,
     /// Where the task stands in its definition's queue.
     pub(super) queued: Option<QueueKey>,
 }
@@ -103,6 +105,11 @@ impl Task {
         self.tally.as_ref().map_or(0, |known| known.revision)
     }
 
+    /// Whether the next attempt finds a checkpoint.
+    pub fn has_checkpoint(&self) -> bool {
+        self.checkpoint
+    }
+
     /// When the next attempt may begin, if the task is known.
     pub fn due(&self) -> Option<Instant> {
         let known = self.record.as_ref()?;
@@ -154,7 +161,7 @@ impl Task {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.record.is_none() && self.tally.is_none() && self.assignment.is_none()
+        self.record.is_none() && self.tally.is_none() && self.assignment.is_none() && !self.checkpoint
     }
 
     /// Where the task belongs in the queue: nowhere unless it exists and is nobody's.

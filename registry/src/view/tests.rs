@@ -41,6 +41,7 @@ fn assignment(number: u32) -> AssignmentRecord {
         tally: Tally::default(),
         isolation: Isolation::Shared,
         cancel: false,
+        has_checkpoint: false,
         headers: BTreeMap::new(),
         options: crate::record::TaskOptions::default(),
         inline: true,

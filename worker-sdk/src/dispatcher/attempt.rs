@@ -24,17 +24,20 @@ use bellows_registry::record::{AssignmentRecord, Record, TaskRecord};
 use bellows_registry::txn::{AttemptRef, Settled, closed_target};
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinError;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::ending::{Attempt, End, Ending};
+use super::reporter::{self, Found, Reporter};
+use super::slots::{Occupied, Slots};
 use crate::envelope::trace::{self, TraceParent};
 use crate::metrics::Metrics;
-use crate::tasks::{Kind, Ran};
+use crate::reports::Reports;
+use crate::tasks::{Call, Kind, Ran};
 use crate::worker::TaskContext;
 
 /// Why an attempt is to stop before its handler has ended.
@@ -62,7 +65,7 @@ pub(crate) struct Stage {
     pub(crate) space: Keyspace,
     pub(crate) writer: Writer,
     pub(crate) kind: Kind,
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Arc<Slots>,
     /// Where handlers run: the user's runtime.
     pub(crate) users: Handle,
     pub(crate) max_result: usize,
@@ -81,7 +84,7 @@ pub(crate) async fn run(
         stopped = stopped(&mut stop) => Err(stopped),
         ready = ready(&stage, &at, &record) => ready,
     };
-    let (payload, permit) = match ready {
+    let Ready { payload, found, slot } = match ready {
         Ok(ready) => ready,
         Err(Stop::HandBack) => return hand_back(stage, at, record).await,
         Err(_) => return,
@@ -92,7 +95,10 @@ pub(crate) async fn run(
         "attempt began"
     );
     stage.metrics.started(stage.kind.name);
-    let end = handle(&stage, &at, &record, payload.clone(), &mut stop, permit).await;
+    let (reports, inbox) = Reports::of(found.last.clone());
+    let reporter = Reporter::new(&stage, &at, &record, inbox, &found);
+    let running = Running { stage: &stage, at: &at, record: &record, slot, reports };
+    let end = running.handle(payload.clone(), &mut stop, reporter).await;
     stage.metrics.ended(stage.kind.name);
     let now = clock::now();
     let attempt = Attempt {
@@ -131,17 +137,26 @@ pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: Assignm
     );
 }
 
-/// Waits for a slot, and for the payload. Answers why not, if not.
-async fn ready(
-    stage: &Arc<Stage>,
-    at: &AttemptRef,
-    record: &AssignmentRecord,
-) -> Result<(Bytes, OwnedSemaphorePermit), Stop> {
-    // The assigner counts slots; this one also counts handlers that did not stop in time.
-    // It is closed when the worker drains.
-    let permit = Arc::clone(&stage.slots).acquire_owned().await.map_err(|_| Stop::HandBack)?;
+/// What an attempt needs to begin.
+struct Ready {
+    payload: Bytes,
+    found: Found,
+    slot: Arc<Occupied>,
+}
+
+/// Waits for a slot, the payload, and what an earlier attempt kept. Answers why not, if not.
+async fn ready(stage: &Arc<Stage>, at: &AttemptRef, record: &AssignmentRecord) -> Result<Ready, Stop> {
+    // The assigner counts slots; these also count handlers that did not stop in time, and
+    // are closed when the worker drains. Who was given a task before it heard of a stuck
+    // slot gets it back.
+    let slot = tokio::select! {
+        biased;
+        slot = stage.slots.take() => slot.ok_or(Stop::HandBack)?,
+        () = stage.slots.any_stuck() => return Err(Stop::HandBack),
+    };
     let payload = payload(stage, at, record).await.ok_or(Stop::Withdrawn)?;
-    Ok((payload, permit))
+    let found = if record.has_checkpoint { reporter::find(stage, at).await } else { Found::default() };
+    Ok(Ready { payload, found, slot })
 }
 
 /// Waits until the attempt is to stop.
@@ -177,46 +192,83 @@ async fn payload(stage: &Stage, at: &AttemptRef, record: &AssignmentRecord) -> O
     }
 }
 
-/// Runs the handler on the user's runtime. `None`: the task is no longer ours, and
-/// nothing is to be written.
-async fn handle(
-    stage: &Arc<Stage>,
-    at: &AttemptRef,
-    record: &AssignmentRecord,
-    payload: Bytes,
-    stop: &mut watch::Receiver<Stop>,
-    permit: OwnedSemaphorePermit,
-) -> Option<End> {
-    let deadline = clock::instant() + record.timeout.get();
-    let cancelled = CancellationToken::new();
-    let parent = trace::parent(record, at.task);
-    let context = context(at, record, deadline, cancelled.clone(), parent.attempt(at.attempt));
-    let span = trace::span(at, record, parent);
-    // `run` builds the worker, which is the user's code too: inside the task, so that its
-    // panic is caught as well.
-    let kind = stage.kind.clone();
-    let handler = async move { kind.runner.run(context, payload).await };
-    let running = stage.users.spawn(trace::within(parent.attempt(at.attempt), handler).instrument(span));
-    // Whoever drops this attempt drops its handler.
-    let mut running = AbortOnDropHandle::new(running);
-    let stopped = tokio::select! {
-        biased; // an outcome in hand comes first (law 14)
-        ran = &mut running => return Some(end_of(ran)),
-        stop = stopped(stop) => Some(stop),
-        () = sleep_until(deadline) => None,
-    };
-    cancelled.cancel();
-    let ran = timeout(GRACE, &mut running).await.ok();
-    if ran.is_none() {
-        abandon(stage, running, permit);
+/// An attempt whose handler runs.
+struct Running<'a> {
+    stage: &'a Arc<Stage>,
+    at: &'a AttemptRef,
+    record: &'a AssignmentRecord,
+    slot: Arc<Occupied>,
+    reports: Arc<Reports>,
+}
+
+impl Running<'_> {
+    /// Runs the handler on the user's runtime, and writes what it reports. `None`: the task
+    /// is no longer ours, and nothing is to be written.
+    async fn handle(
+        self,
+        payload: Bytes,
+        stop: &mut watch::Receiver<Stop>,
+        reporter: Reporter<'_>,
+    ) -> Option<End> {
+        let deadline = clock::instant() + self.record.timeout.get();
+        let cancelled = CancellationToken::new();
+        let slot = Arc::clone(&self.slot);
+        let parent = trace::parent(self.record, self.at.task);
+        let own = parent.attempt(self.at.attempt);
+        let span = trace::span(self.at, self.record, parent);
+        let call = Call { context: self.context(deadline, cancelled.clone(), own), payload, slot };
+        // `run` builds the worker, which is the user's code too: inside the task, so that
+        // its panic is caught as well.
+        let kind = self.stage.kind.clone();
+        let handler = async move { kind.runner.run(call).await };
+        let running = self.stage.users.spawn(trace::within(own, handler).instrument(span));
+        // Whoever drops this attempt drops its handler.
+        let mut running = AbortOnDropHandle::new(running);
+        let mut reporting = std::pin::pin!(reporter.run());
+        let stopped = tokio::select! {
+            biased; // an outcome in hand comes first (law 14)
+            ran = &mut running => return Some(end_of(ran)),
+            stop = stopped(stop) => Some(stop),
+            () = sleep_until(deadline) => None,
+            never = &mut reporting => match never {},
+        };
+        cancelled.cancel();
+        let ran = tokio::select! {
+            biased;
+            ran = &mut running => Some(ran),
+            () = sleep(GRACE) => None,
+            never = &mut reporting => match never {}, // it may save what it has
+        };
+        if ran.is_none() {
+            // Dropped at its next `await`, and its slot is stuck until then; a thread's,
+            // until its code returns.
+            running.abort();
+            self.slot.stick();
+        }
+        match (stopped, ran) {
+            // An outcome in hand is sent, whatever happened meanwhile: its fence decides.
+            (_, Some(Ok(ran))) if ran.is_meant() => Some(End::Ran(ran)),
+            (None, _) => Some(End::TimedOut),
+            // A handler that was told to stop and failed did not fail by itself.
+            (Some(Stop::HandBack), _) => Some(End::HandedBack),
+            (Some(_), _) => None,
+        }
     }
-    match (stopped, ran) {
-        // An outcome in hand is sent, whatever happened meanwhile: its fence decides.
-        (_, Some(Ok(ran))) if ran.is_meant() => Some(End::Ran(ran)),
-        (None, _) => Some(End::TimedOut),
-        // A handler that was told to stop and failed did not fail by itself.
-        (Some(Stop::HandBack), _) => Some(End::HandedBack),
-        (Some(_), _) => None,
+
+    fn context(&self, deadline: Instant, cancelled: CancellationToken, trace: TraceParent) -> TaskContext {
+        TaskContext {
+            task: self.at.task,
+            attempt: self.at.attempt,
+            number: self.record.number,
+            max_attempts: self.record.max_attempts,
+            worker: self.at.worker.clone(),
+            deadline,
+            cancelled,
+            headers: self.record.headers.clone(),
+            envelope: self.record.options.envelope().clone(),
+            trace,
+            reports: Arc::clone(&self.reports),
+        }
     }
 }
 
@@ -231,41 +283,6 @@ fn end_of(ran: Result<Ran, JoinError>) -> End {
         }
         // The user's runtime is shutting down under us.
         Err(_) => End::HandedBack,
-    }
-}
-
-/// A handler that did not stop: it is dropped at its next `await`, and its slot stays
-/// taken until then.
-fn abandon(stage: &Arc<Stage>, running: AbortOnDropHandle<Ran>, permit: OwnedSemaphorePermit) {
-    running.abort();
-    stage.metrics.stuck(stage.kind.name, 1);
-    let (metrics, name) = (stage.metrics.clone(), stage.kind.name);
-    // Owned by the user's runtime: it ends when the handler does.
-    drop(stage.users.spawn(async move {
-        let _ = running.await;
-        metrics.stuck(name, -1);
-        drop(permit);
-    }));
-}
-
-fn context(
-    at: &AttemptRef,
-    record: &AssignmentRecord,
-    deadline: Instant,
-    cancelled: CancellationToken,
-    trace: TraceParent,
-) -> TaskContext {
-    TaskContext {
-        task: at.task,
-        attempt: at.attempt,
-        number: record.number,
-        max_attempts: record.max_attempts,
-        worker: at.worker.clone(),
-        deadline,
-        cancelled,
-        headers: record.headers.clone(),
-        envelope: record.options.envelope().clone(),
-        trace,
     }
 }
 

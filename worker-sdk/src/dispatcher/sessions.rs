@@ -8,21 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_registry::backend::coalesce::{Writer, WriterConfig};
-use bellows_registry::backend::{BackendError, Change, Class, Entry, RangeRequest};
+use bellows_registry::backend::{BackendError, Class, Entry, RangeRequest};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::id::{DefinitionId, WorkerId};
-use bellows_registry::key::{Key, KeyRange};
 use bellows_registry::mirror::{Mirror, MirrorEvent};
-use bellows_registry::record::{Record, WorkerRecord, WorkerState};
+use bellows_registry::record::{WorkerRecord, WorkerState};
 use bellows_registry::session::Session;
-use bellows_registry::txn::{self, Batch, Move};
+use bellows_registry::txn;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 
 use super::attempt::{self, GRACE, Stage, Stop};
+use super::live::{Live, LiveKey, send};
+use super::slots::Slots;
 use super::standing::{Begin, Standing};
 use super::{DispatcherError, Health};
 use crate::client::Bellows;
@@ -39,7 +40,7 @@ pub(super) struct Dispatcher {
     pub(super) kind: Kind,
     pub(super) def: DefinitionId,
     pub(super) pod: String,
-    pub(super) slots: u32,
+    pub(super) slots: Arc<Slots>,
     pub(super) users: Handle,
     pub(super) metrics: Metrics,
     pub(super) health: watch::Sender<Health>,
@@ -72,7 +73,7 @@ impl Dispatcher {
             space: shared.space.clone(),
             writer: Writer::new(Arc::clone(&shared.backend), None, WriterConfig::default()),
             kind: self.kind.clone(),
-            slots: Arc::new(Semaphore::new(self.slots as usize)),
+            slots: Arc::clone(&self.slots),
             users: self.users.clone(),
             max_result: shared.options.max_body,
             metrics: self.metrics.clone(),
@@ -124,7 +125,7 @@ impl Dispatcher {
         let record = self.record(WorkerState::Active);
         let register = txn::register_worker(&shared.space, &self.def, &worker, session.lease(), &record);
         // An unanswered registration is not repeated: another session gets another id.
-        let registered = send(stage, register).await.and_then(|done| {
+        let registered = send(&stage.backend, register).await.and_then(|done| {
             done.then_some(()).ok_or_else(|| BackendError::unknown("a new worker id was taken"))
         });
         if let Err(error) = registered {
@@ -133,7 +134,7 @@ impl Dispatcher {
             return Err(error);
         }
         self.metrics.session(self.kind.name);
-        tracing::info!(definition = %self.def, %worker, slots = self.slots, "worker registered");
+        tracing::info!(definition = %self.def, %worker, slots = record.slots, "worker registered");
         let standing = Standing::new(stage.space.clone());
         let mut held = Held { session, worker, standing, stage, attempts };
         let over = self.serve(&mut held).await;
@@ -151,9 +152,9 @@ impl Dispatcher {
     async fn serve(&mut self, held: &mut Held<'_>) -> Over {
         let (space, backend) = (&held.stage.space, &held.stage.backend);
         let assignments = space.assignments_range(&self.def, &held.worker);
-        let live_key = space.path(&Key::Worker(self.def.clone(), held.worker.clone()));
         let mut signals = Mirror::new(Arc::clone(backend), assignments);
-        let mut live = Mirror::new(Arc::clone(backend), KeyRange::one(live_key));
+        let mut live = LiveKey::new(Arc::clone(backend), space.clone(), &self.def, &held.worker);
+        let mut stuck = self.slots.stuck();
         let lost = held.session.lost();
         let mut signal = Health::NotReady("the watch is not open yet");
         let mut state = WorkerState::Active;
@@ -161,16 +162,18 @@ impl Dispatcher {
             held.session.tick();
             self.tick.send_replace(clock::instant());
             self.say(&signal, state);
+            stuck.mark_unchanged();
             tokio::select! {
                 // In this order: a lost session starts nothing (law 14).
                 biased;
                 () = lost.cancelled() => return Over::Lost,
                 deadline = drain_deadline(&mut self.draining) => return self.drain(held, deadline).await,
-                event = live.next() => match state_of(event) {
+                news = live.next(self.slots.usable()) => match news {
                     Live::Says(said) => state = said,
                     Live::Gone => return Over::Lost,
                     Live::NoNews => {}
                 },
+                Ok(()) = stuck.changed() => {}
                 event = signals.next() => {
                     if let Some(now) = health_of(&event) {
                         signal = now;
@@ -206,9 +209,9 @@ impl Dispatcher {
         tracing::info!(definition = %self.def, worker = %held.worker, running = held.attempts.len(), "draining");
         held.stage.slots.close(); // what has no slot yet is handed back at once
         let lost = held.session.lost();
+        let end = deadline + GRACE + LAST_WORDS;
         let mut telling = std::pin::pin!(self.tell_that_it_drains(held.stage, &held.worker));
         let (mut told, mut stopped) = (false, false);
-        let end = deadline + GRACE + LAST_WORDS;
         while !told || !held.attempts.is_empty() {
             held.session.tick();
             self.tick.send_replace(clock::instant());
@@ -227,7 +230,7 @@ impl Dispatcher {
                     held.standing.stop_all(Stop::HandBack);
                 }
                 () = sleep_until(end) => {
-                    tracing::warn!(definition = %self.def, left = held.attempts.len(), "attempts are left behind");
+                    tracing::warn!(definition = %self.def, told, left = held.attempts.len(), "attempts are left behind");
                     break;
                 }
                 () = sleep(held.session.ttl() / 4) => {}
@@ -236,29 +239,34 @@ impl Dispatcher {
         Over::Drained
     }
 
-    /// Tells the assigner, and then reads what it gave before it heard: nothing follows
-    /// that, since an assignment compares the worker's key. If nobody hears, the end of
-    /// the lease says it.
+    /// Tells the assigner until it is answered, and then reads what it gave before it
+    /// heard: nothing follows that, since an assignment compares the worker's key. What
+    /// nobody hears until the drain is over is said by the end of the lease.
     async fn tell_that_it_drains(&self, stage: &Arc<Stage>, worker: &WorkerId) -> Vec<Entry> {
-        let record = self.record(WorkerState::Draining);
-        let row = txn::put_worker(&stage.space, &self.def, worker, &record);
         let assigned = stage.space.assignments_range(&self.def, worker);
-        let telling = async {
-            send(stage, row).await?;
-            stage.backend.range(RangeRequest::new(assigned)).await
-        };
-        match timeout(LAST_WORDS, telling).await {
-            Ok(Ok(found)) => found.entries,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the registry was not told that this worker drains");
-                Vec::new()
+        let mut waits = Waits::spread_by(self.pod.as_bytes());
+        loop {
+            let record = self.record(WorkerState::Draining);
+            let row = txn::put_worker(&stage.space, &self.def, worker, &record);
+            let telling = async {
+                send(&stage.backend, row).await?;
+                stage.backend.range(RangeRequest::new(assigned.clone())).await
+            };
+            match timeout(LAST_WORDS, telling).await {
+                Ok(Ok(found)) => return found.entries,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, %worker, "the registry is told again that this worker drains");
+                }
+                Err(_) => {
+                    tracing::warn!(%worker, "no answer: the registry is told again that this worker drains");
+                }
             }
-            Err(_) => Vec::new(),
+            sleep(waits.after_failure()).await;
         }
     }
 
     fn record(&self, state: WorkerState) -> WorkerRecord {
-        WorkerRecord { slots: self.slots, state, sdk: env!("CARGO_PKG_VERSION").to_owned() }
+        WorkerRecord { slots: self.slots.usable(), state, sdk: env!("CARGO_PKG_VERSION").to_owned() }
     }
 }
 
@@ -266,28 +274,6 @@ impl Held<'_> {
     fn begin(&mut self, Begin { at, record, stop }: Begin) {
         self.attempts.spawn(attempt::run(Arc::clone(self.stage), at, record, stop));
     }
-}
-
-/// What the live key tells.
-enum Live {
-    Says(WorkerState),
-    Gone,
-    NoNews,
-}
-
-fn state_of(event: MirrorEvent) -> Live {
-    let newest = match event {
-        MirrorEvent::Listed { entries, .. } => entries.into_iter().next(),
-        MirrorEvent::Changed(changes) => match changes.changes.into_iter().next_back() {
-            Some(Change::Put(entry)) => Some(entry),
-            Some(Change::Delete { .. }) => None,
-            None => return Live::NoNews,
-        },
-        MirrorEvent::Interrupted(_) | MirrorEvent::Resumed => return Live::NoNews,
-    };
-    let Some(entry) = newest else { return Live::Gone };
-    // A newer version's record is no reason to stop.
-    WorkerRecord::decode(&entry.value).map_or(Live::NoNews, |record| Live::Says(record.state))
 }
 
 /// What an event of the signal channel says about the channel.
@@ -327,13 +313,4 @@ async fn close(session: Session) {
         Ok(Err(error)) => tracing::debug!(%error, "the lease runs out by itself"),
         Err(_) => tracing::debug!("the lease runs out by itself"),
     }
-}
-
-async fn send(stage: &Stage, row: Move) -> Result<bool, BackendError> {
-    let mut batch = Batch::default();
-    if batch.push(row).is_err() {
-        return Ok(false);
-    }
-    let answers = Batch::answers(stage.backend.txn(batch.into_txn(None)).await?);
-    Ok(answers.is_some_and(|all| all.iter().all(|one| one.succeeded)))
 }

@@ -134,6 +134,7 @@ mod tests {
             tally: Tally::default(),
             isolation: Isolation::Shared,
             cancel: false,
+            has_checkpoint: false,
             headers: std::collections::BTreeMap::new(),
             options: bellows_registry::record::TaskOptions::default(),
             inline: true,

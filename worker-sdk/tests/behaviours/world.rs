@@ -27,6 +27,7 @@ pub(crate) struct World {
     options: Options,
     /// Where its file is, if it is in one.
     _folder: Option<TempDir>,
+    paused: bool,
 }
 
 /// The work of these tests: the payload says what to do.
@@ -54,13 +55,13 @@ fn etcd_url() -> &'static str {
 
 impl World {
     pub(crate) fn memory() -> Self {
-        Self::on(Arc::new(MemoryBackend::new()), "/bellows/", None)
+        Self { paused: true, ..Self::on(Arc::new(MemoryBackend::new()), "/bellows/", None) }
     }
 
     pub(crate) async fn embedded() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let backend = EmbeddedBackend::open(folder.path().join("tasks.redb")).await.unwrap();
-        Self::on(Arc::new(backend), "/bellows/", Some(folder))
+        Self { paused: true, ..Self::on(Arc::new(backend), "/bellows/", Some(folder)) }
     }
 
     pub(crate) fn etcd(test: &str) -> Self {
@@ -72,7 +73,12 @@ impl World {
         let options =
             Options { prefix: prefix.to_owned(), lease_ttl: Duration::from_secs(2), ..Options::default() };
         let bellows = Bellows::hosted(Arc::clone(&store), options.clone()).unwrap();
-        Self { bellows, store, options, _folder: folder }
+        Self { bellows, store, options, _folder: folder, paused: false }
+    }
+
+    /// Whether the test winds the clock forward.
+    pub(crate) fn has_paused_time(&self) -> bool {
+        self.paused
     }
 
     /// A client in another process, as far as the registry can tell.

@@ -49,24 +49,24 @@ pub(super) const CHECKS: &[super::Check] = table![
 ];
 
 /// A registry under the check's prefix, with one definition and one worker.
-struct Scene<'a> {
+pub(super) struct Scene<'a> {
     stage: &'a Stage<'a>,
-    space: Keyspace,
-    def: DefinitionId,
+    pub(super) space: Keyspace,
+    pub(super) def: DefinitionId,
     worker: WorkerId,
     lease: Lease,
     worker_revision: Revision,
 }
 
 const SLOT: ResultSlot = ResultSlot::from_bits(0xbeef);
-const TASK: TaskId = TaskId::from_bits(7);
+pub(super) const TASK: TaskId = TaskId::from_bits(7);
 
-fn flaw(error: impl std::fmt::Display) -> Flaw {
+pub(super) fn flaw(error: impl std::fmt::Display) -> Flaw {
     Flaw::new(error.to_string())
 }
 
 impl<'a> Scene<'a> {
-    async fn set(stage: &'a Stage<'a>) -> Result<Self, Flaw> {
+    pub(super) async fn set(stage: &'a Stage<'a>) -> Result<Self, Flaw> {
         let space = Keyspace::new(&String::from_utf8_lossy(&stage.key("registry")));
         let def = DefinitionId::new("media", "resize").map_err(flaw)?;
         let worker = WorkerId::for_session("pod", 1).map_err(flaw)?;
@@ -91,20 +91,20 @@ impl<'a> Scene<'a> {
         Ok(Batch::answers(answer).unwrap_or_default())
     }
 
-    async fn send(&self, row: Move) -> Result<TxnAnswer, Flaw> {
+    pub(super) async fn send(&self, row: Move) -> Result<TxnAnswer, Flaw> {
         let mut answers = self.send_all(vec![row], None).await?;
         answers.pop().ok_or_else(|| Flaw::new("no answer to a move"))
     }
 
     /// Sends a move that must be applied; answers the revision.
-    async fn applied(&self, row: Move) -> Result<Revision, Flaw> {
+    pub(super) async fn applied(&self, row: Move) -> Result<Revision, Flaw> {
         let answer = self.send(row.clone()).await?;
         holds(&format!("{row:?} is applied"), answer.succeeded)?;
         Ok(answer.revision)
     }
 
     /// Sends a move that must do nothing.
-    async fn refused(&self, what: &str, row: Move) -> Outcome {
+    pub(super) async fn refused(&self, what: &str, row: Move) -> Outcome {
         let before = self.entries().await?;
         let answer = self.send(row).await?;
         holds(what, !answer.succeeded)?;
@@ -116,13 +116,14 @@ impl<'a> Scene<'a> {
     }
 
     /// The kinds of keys there are of the task, as letters in the order of the layout.
-    async fn keys(&self) -> Result<String, Flaw> {
+    pub(super) async fn keys(&self) -> Result<String, Flaw> {
         let entries = self.entries().await?;
         let broken = check::registry(&self.space, &entries);
         holds(&format!("no law is broken: {broken:?}"), broken.is_empty())?;
         let letter = |entry: &Entry| match self.space.parse(&entry.key) {
             Ok(Key::Task(..)) => "t",
             Ok(Key::Tally(..)) => "p",
+            Ok(Key::Checkpoint(..)) => "k",
             Ok(Key::Assignment(..)) => "a",
             Ok(Key::Parked(..)) => "x",
             Ok(Key::Outcome(..)) => "r",
@@ -132,12 +133,12 @@ impl<'a> Scene<'a> {
         Ok(entries.iter().map(letter).collect())
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, Flaw> {
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Entry>, Flaw> {
         let range = KeyRange::one(self.space.path(key));
         Ok(self.stage.range(RangeRequest::new(range)).await?.entries.pop())
     }
 
-    fn attempt(&self, bits: u64) -> AttemptRef {
+    pub(super) fn attempt(&self, bits: u64) -> AttemptRef {
         AttemptRef {
             definition: self.def.clone(),
             worker: self.worker.clone(),
@@ -155,23 +156,23 @@ impl<'a> Scene<'a> {
         AsSeen { task: 0, tally, worker: self.worker_revision }
     }
 
-    fn assign(&self, bits: u64, tally: Revision) -> Move {
+    pub(super) fn assign(&self, bits: u64, tally: Revision) -> Move {
         txn::assign(&self.space, &self.attempt(bits), self.seen(tally), &assignment())
     }
 
-    fn settle(&self, bits: u64) -> Move {
+    pub(super) fn settle(&self, bits: u64) -> Move {
         txn::settle(&self.space, &self.attempt(bits), Ties::slot(SLOT), &outcome(Ended::Succeeded, bits))
     }
 
     /// Publishes the task and gives it to the worker.
-    async fn assigned(&self, bits: u64) -> Outcome {
+    pub(super) async fn assigned(&self, bits: u64) -> Outcome {
         self.applied(self.publish()).await?;
         self.applied(self.assign(bits, 0)).await?;
         Ok(())
     }
 
     /// Takes the assignment away, as the assigner would after a loss.
-    async fn taken_away(&self, bits: u64) -> Outcome {
+    pub(super) async fn taken_away(&self, bits: u64) -> Outcome {
         self.applied(txn::take_back(&self.space, &self.attempt(bits), &Tally::default())).await?;
         Ok(())
     }
@@ -210,6 +211,7 @@ fn assignment() -> AssignmentRecord {
         tally: Tally::default(),
         isolation: Isolation::Shared,
         cancel: false,
+        has_checkpoint: false,
         headers: BTreeMap::new(),
         options: crate::record::TaskOptions::default(),
         inline: true,
@@ -217,7 +219,7 @@ fn assignment() -> AssignmentRecord {
     }
 }
 
-fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
+pub(super) fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
     OutcomeRecord {
         ended,
         attempt: 1,
@@ -233,7 +235,7 @@ fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
     }
 }
 
-fn parked() -> ParkedRecord {
+pub(super) fn parked() -> ParkedRecord {
     ParkedRecord { parked: WallMillis(3), tally: Tally::default(), task: task() }
 }
 

@@ -1,0 +1,123 @@
+//! Handlers that block their thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bellows_sdk::prelude::*;
+use bellows_sdk::{DispatcherHandle, ErrorKind};
+
+use super::world::{Act, LONG, SOON, World, within};
+
+behaviours! {
+    a_blocking_handler_gives_its_typed_result,
+    a_panic_of_a_blocking_handler_is_a_failed_attempt,
+    no_more_blocking_handlers_run_than_there_are_slots,
+    a_blocking_handler_sees_that_it_is_to_stop,
+    blocking_handlers_cost_no_lease_however_many_block,
+}
+
+/// Lets time pass by itself: the clock that tests wind forward stands still while a thread
+/// blocks.
+pub(crate) fn real_time(world: &World) {
+    if world.has_paused_time() {
+        tokio::time::resume();
+    }
+}
+
+pub(crate) async fn blocking_worker<F>(world: &World, slots: u32, act: F) -> DispatcherHandle
+where
+    F: Fn(TaskContext, String) -> TaskResult<String> + Clone + Send + Sync + 'static,
+{
+    let tasks = Tasks::new().with_blocking_fn::<Act, _>(act);
+    let mut worker = WorkerDispatcher::of(&world.bellows, tasks).concurrency(slots).launch().await.unwrap();
+    within(SOON, worker.ready()).await;
+    worker
+}
+
+async fn a_blocking_handler_gives_its_typed_result(world: World) {
+    world.define(LONG).await;
+    let act = |context: TaskContext, text: String| {
+        if context.attempt() == 1 {
+            "x".parse::<u32>()?; // any error means: retry
+        }
+        Ok(format!("{text} on {}", context.attempt()).into())
+    };
+    let _worker = blocking_worker(&world, 1, act).await;
+    let task = world.bellows.publish::<Act>("done".into()).await.unwrap();
+    assert_eq!(within(SOON, task).await.unwrap(), "done on 2");
+}
+
+async fn a_panic_of_a_blocking_handler_is_a_failed_attempt(world: World) {
+    world.define(LONG).await;
+    let act = |context: TaskContext, text: String| {
+        assert!(context.attempt() > 1, "it went boom");
+        Ok(text.into())
+    };
+    let _worker = blocking_worker(&world, 1, act).await;
+    let task = world.bellows.publish::<Act>("done".into()).await.unwrap();
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.attempt, outcome.tally.errors[0].kind), (2, ErrorKind::Panicked));
+    assert!(outcome.tally.errors[0].message.contains("it went boom"));
+}
+
+async fn no_more_blocking_handlers_run_than_there_are_slots(world: World) {
+    world.define(LONG).await;
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (r, m) = (Arc::clone(&running), Arc::clone(&most));
+    let act = move |_: TaskContext, text: String| {
+        m.fetch_max(r.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(10));
+        r.fetch_sub(1, Ordering::SeqCst);
+        Ok(text.into())
+    };
+    let _worker = blocking_worker(&world, 3, act).await;
+    let mut tasks = Vec::new();
+    for n in 0..15 {
+        tasks.push(world.bellows.publish::<Act>(n.to_string()).await.unwrap());
+    }
+    for task in tasks {
+        within(SOON, task).await.unwrap();
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+async fn a_blocking_handler_sees_that_it_is_to_stop(world: World) {
+    real_time(&world);
+    world.define(Duration::from_secs(1)).await;
+    let act = |context: TaskContext, text: String| {
+        if context.attempt() > 1 {
+            return Ok(text.into());
+        }
+        while context.is_held() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Err("stopped in time".into())
+    };
+    let worker = blocking_worker(&world, 1, act).await;
+    let task = world.bellows.publish::<Act>("done".into()).await.unwrap();
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.attempt, outcome.tally.errors[0].kind), (2, ErrorKind::TimedOut));
+    assert!(worker.is_alive(), "it stopped in time: its slot was never stuck");
+}
+
+/// More of them than the runtime has threads, for three times the lease's time-to-live:
+/// and that though the worker's own loops share the runtime here.
+async fn blocking_handlers_cost_no_lease_however_many_block(world: World) {
+    real_time(&world);
+    world.define(LONG).await;
+    let act = |_: TaskContext, text: String| {
+        thread::sleep(3 * Duration::from_secs(2));
+        Ok(text.into())
+    };
+    let _worker = blocking_worker(&world, 8, act).await;
+    let mut tasks = Vec::new();
+    for n in 0..8 {
+        tasks.push(world.bellows.publish::<Act>(n.to_string()).await.unwrap());
+    }
+    for task in tasks {
+        let outcome = within(SOON, task.outcome()).await.unwrap();
+        assert_eq!((outcome.attempt, outcome.tally.losses, outcome.tally.hand_backs), (1, 0, 0));
+    }
+}
