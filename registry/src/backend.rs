@@ -124,6 +124,9 @@ pub enum Is {
 pub enum Op {
     /// Read a range at the state after the steps before this one.
     Get(KeyRange),
+    /// Read the keys of a range as [`Op::Get`] does, but without their values, which are
+    /// empty in the answer. Nor need it tell their leases.
+    Keys(KeyRange),
     /// Write a key.
     Put {
         /// The key.

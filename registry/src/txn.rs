@@ -249,6 +249,14 @@ pub fn look(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: ResultSlot) 
     }
 }
 
+/// As [`look`], and who has the task: the keys of all its definition's assignments, since
+/// none can be named by the task alone. Costs a key for each task that runs.
+pub fn look_around(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: ResultSlot) -> Txn {
+    let mut txn = look(space, def, id, slot);
+    txn.then.push(Op::Keys(space.all_assignments_range(def)));
+    txn
+}
+
 /// Where [`look`]'s answers are.
 pub mod look {
     /// The task.
@@ -259,4 +267,6 @@ pub mod look {
     pub const PARKED: usize = 2;
     /// The terminal record.
     pub const OUTCOME: usize = 3;
+    /// The assignments' keys, by [`look_around`](super::look_around) only.
+    pub const ASSIGNMENTS: usize = 4;
 }

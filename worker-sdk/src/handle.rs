@@ -7,6 +7,7 @@ use std::time::Duration;
 use bellows_registry::backend::{BackendError, Class, OpAnswer, TxnAnswer};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock;
+use bellows_registry::id::{AttemptId, WorkerId};
 use bellows_registry::key::{Key, KeyRange};
 use bellows_registry::record::{Ended, OutcomeRecord, ParkedRecord, Record, Tally};
 use bellows_registry::txn;
@@ -51,15 +52,35 @@ pub type AwaitableTask<T> = TaskHandle<T>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskStatus {
-    /// It was published and has not ended: it waits, or it runs.
-    Pending {
+    /// It waits: for its time, for a free slot, or for its next attempt.
+    Waiting {
         /// What happened to it so far.
         tally: Tally,
+    },
+    /// It was given to a worker, which runs it or is about to.
+    Running {
+        /// What happened to it before.
+        tally: Tally,
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
     },
     /// It ended.
     Ended(Box<OutcomeRecord>),
     /// It never existed, or ended longer ago than its record is kept.
     NotFound,
+}
+
+impl TaskStatus {
+    /// What happened to the task so far; `None` if it is not found.
+    pub fn tally(&self) -> Option<&Tally> {
+        match self {
+            Self::Waiting { tally } | Self::Running { tally, .. } => Some(tally),
+            Self::Ended(record) => Some(&record.tally),
+            Self::NotFound => None,
+        }
+    }
 }
 
 impl<T: TaskDefinition> TaskHandle<T> {
@@ -87,12 +108,24 @@ impl<T: TaskDefinition> TaskHandle<T> {
         self.task.id()
     }
 
-    /// Looks once: where the task is now.
+    /// Looks once: where the task is now. All of it is read in one transaction, so that a
+    /// task on its way from one state to the next is seen in one of the two.
+    ///
+    /// To tell waiting from running it reads the names of all of the definition's running
+    /// tasks: ask when somebody wants to know, and wait rather than ask again and again.
     ///
     /// # Errors
     /// [`WaitError::Unavailable`], or [`WaitError::Record`] if its record is of a newer
     /// format.
     pub async fn status(&self) -> Result<TaskStatus, WaitError> {
+        let (shared, raw) = (&self.client.shared, self.task.raw());
+        let look = txn::look_around(&shared.space, &raw.definition, raw.id, raw.slot);
+        let answer = shared.backend.txn(look).await.map_err(WaitError::Unavailable)?;
+        self.read(&answer)
+    }
+
+    /// As [`TaskHandle::status`], but a running task is taken for a waiting one: cheap.
+    pub(crate) async fn glance(&self) -> Result<TaskStatus, WaitError> {
         let answer = self.look().await.map_err(WaitError::Unavailable)?;
         self.read(&answer)
     }
@@ -102,8 +135,8 @@ impl<T: TaskDefinition> TaskHandle<T> {
     /// # Errors
     /// As waiting for it.
     pub async fn try_result(&self) -> Result<Option<T::Callback>, WaitError> {
-        match self.status().await? {
-            TaskStatus::Pending { .. } => Ok(None),
+        match self.glance().await? {
+            TaskStatus::Waiting { .. } | TaskStatus::Running { .. } => Ok(None),
             TaskStatus::NotFound => Err(WaitError::NotFound(self.id())),
             TaskStatus::Ended(record) => self.conclude(*record).map(Some),
         }
@@ -151,7 +184,7 @@ impl<T: TaskDefinition> TaskHandle<T> {
                 Ok(answer) => match self.read(&answer)? {
                     TaskStatus::Ended(record) => return Ok(*record),
                     TaskStatus::NotFound => return Err(WaitError::NotFound(raw.id)),
-                    TaskStatus::Pending { .. } => {}
+                    TaskStatus::Waiting { .. } | TaskStatus::Running { .. } => {}
                 },
                 Err(error) if error.class() == Class::Invalid => return Err(WaitError::Unavailable(error)),
                 Err(error) => {
@@ -203,7 +236,20 @@ impl<T: TaskDefinition> TaskHandle<T> {
             return Ok(TaskStatus::NotFound);
         }
         let tally = found(txn::look::TALLY).and_then(|entry| Tally::decode(&entry.value).ok());
-        Ok(TaskStatus::Pending { tally: tally.unwrap_or_default() })
+        let tally = tally.unwrap_or_default();
+        Ok(match self.assigned(answer) {
+            Some((worker, attempt)) => TaskStatus::Running { tally, worker, attempt },
+            None => TaskStatus::Waiting { tally },
+        })
+    }
+
+    /// Who has the task, if that was asked.
+    fn assigned(&self, answer: &TxnAnswer) -> Option<(WorkerId, AttemptId)> {
+        let Some(OpAnswer::Get(keys)) = answer.answers.get(txn::look::ASSIGNMENTS) else { return None };
+        keys.iter().find_map(|entry| match self.client.shared.space.parse(&entry.key) {
+            Ok(Key::Assignment(_, worker, task, attempt)) if task == self.id() => Some((worker, attempt)),
+            _ => None,
+        })
     }
 
     pub(crate) fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {

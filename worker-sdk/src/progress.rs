@@ -53,8 +53,8 @@ impl<T: TaskDefinition> TaskHandle<T> {
     /// [`WaitError::Progress`] if it is of another type, [`WaitError::NotFound`], and as
     /// [`TaskHandle::status`].
     pub async fn progress<P: DeserializeOwned>(&self) -> Result<Option<P>, WaitError> {
-        match self.status().await? {
-            TaskStatus::Pending { tally } => {
+        match self.glance().await? {
+            TaskStatus::Waiting { tally } | TaskStatus::Running { tally, .. } => {
                 tally.progress.map(|progress| read(self.id(), &progress)).transpose()
             }
             TaskStatus::Ended(_) => Ok(None),

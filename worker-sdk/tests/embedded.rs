@@ -135,7 +135,7 @@ async fn attempts_go_on_counting_after_the_file_is_opened_again() {
     let task = bellows.publish::<Act>("x".into()).await.unwrap();
     loop {
         match task.status().await.unwrap() {
-            TaskStatus::Pending { tally } if tally.attempts == 1 => break,
+            TaskStatus::Waiting { tally } if tally.attempts == 1 => break,
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

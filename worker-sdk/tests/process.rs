@@ -173,9 +173,9 @@ async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
     let (code, log) = worker.end().await;
     assert_eq!(code, Some(0), "{log}");
     let status = waiting.status().await.unwrap();
-    let bellows_sdk::TaskStatus::Pending { tally } = status else { panic!("{status:?}") };
+    let bellows_sdk::TaskStatus::Waiting { tally } = status else { panic!("{status:?}") };
     assert_eq!((tally.hand_backs, tally.attempts, tally.losses), (1, 0, 0), "{log}");
-    let bellows_sdk::TaskStatus::Pending { tally } = secret.status().await.unwrap() else { panic!() };
+    let bellows_sdk::TaskStatus::Waiting { tally } = secret.status().await.unwrap() else { panic!() };
     assert!(tally.errors[0].message.contains("hush-hush"), "what the registry may say");
     assert!(!log.contains("hush-hush"), "no log may:\n{log}");
     for line in

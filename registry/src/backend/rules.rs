@@ -49,7 +49,7 @@ pub fn depth_of_ops(txn: &Txn) -> usize {
     let level = txn.compares.len().max(txn.then.len()).max(txn.otherwise.len());
     let nested = txn.then.iter().chain(&txn.otherwise).filter_map(|op| match op {
         Op::Txn(inner) => Some(depth_of_ops(inner)),
-        Op::Get(_) | Op::Put { .. } | Op::Delete(_) => None,
+        Op::Get(_) | Op::Keys(_) | Op::Put { .. } | Op::Delete(_) => None,
     });
     level + nested.max().unwrap_or(0)
 }
@@ -58,7 +58,7 @@ pub fn depth_of_ops(txn: &Txn) -> usize {
 pub fn request_bytes(txn: &Txn) -> usize {
     let compares: usize = txn.compares.iter().map(|compare| compare.key.len()).sum();
     let ops = txn.then.iter().chain(&txn.otherwise).map(|op| match op {
-        Op::Get(range) | Op::Delete(range) => range.start.len() + range.end.len(),
+        Op::Get(range) | Op::Keys(range) | Op::Delete(range) => range.start.len() + range.end.len(),
         Op::Put { key, value, .. } => key.len() + value.len(),
         Op::Txn(inner) => request_bytes(inner),
     });
@@ -79,7 +79,7 @@ fn collect_leases(txn: &Txn, leases: &mut HashSet<LeaseId>) {
                 leases.insert(*id);
             }
             Op::Txn(inner) => collect_leases(inner, leases),
-            Op::Put { .. } | Op::Get(_) | Op::Delete(_) => {}
+            Op::Put { .. } | Op::Get(_) | Op::Keys(_) | Op::Delete(_) => {}
         }
     }
 }
@@ -91,7 +91,7 @@ fn check_keys(txn: &Txn) -> Result<(), BackendError> {
     }
     for op in txn.then.iter().chain(&txn.otherwise) {
         match op {
-            Op::Get(range) | Op::Delete(range) => check_range(range)?,
+            Op::Get(range) | Op::Keys(range) | Op::Delete(range) => check_range(range)?,
             Op::Put { key, .. } if key.is_empty() => return empty(),
             Op::Put { .. } => {}
             Op::Txn(inner) => check_keys(inner)?,

@@ -70,7 +70,7 @@ type Matches = Box<dyn Fn(&Txn) -> bool + Send>;
 /// A condition for [`Faulty::next_txn`]: writes or reads a key that begins with `prefix`.
 pub fn touches(prefix: impl Into<Bytes>) -> impl Fn(&Txn) -> bool + Send + 'static {
     any_op(prefix.into(), |op, prefix| match op {
-        Op::Get(range) | Op::Delete(range) => range.start.starts_with(prefix),
+        Op::Get(range) | Op::Keys(range) | Op::Delete(range) => range.start.starts_with(prefix),
         Op::Put { key, .. } => key.starts_with(prefix),
         Op::Txn(_) => false,
     })

@@ -47,7 +47,7 @@ fn written(row: &Move) -> impl Iterator<Item = &Bytes> {
     row.then.iter().filter_map(|op| match op {
         Op::Put { key, .. } => Some(key),
         Op::Delete(range) => Some(&range.start), // moves delete single keys only
-        Op::Get(_) | Op::Txn(_) => None,
+        Op::Get(_) | Op::Keys(_) | Op::Txn(_) => None,
     })
 }
 
@@ -137,7 +137,9 @@ fn size(row: &Move) -> usize {
     const OVERHEAD: usize = 16;
     let op = |op: &Op| match op {
         Op::Put { key, value, .. } => key.len() + value.len() + OVERHEAD,
-        Op::Get(range) | Op::Delete(range) => range.start.len() + range.end.len() + OVERHEAD,
+        Op::Get(range) | Op::Keys(range) | Op::Delete(range) => {
+            range.start.len() + range.end.len() + OVERHEAD
+        }
         Op::Txn(_) => OVERHEAD, // moves are flat
     };
     row.compares.iter().map(|c| c.key.len() + OVERHEAD).sum::<usize>()

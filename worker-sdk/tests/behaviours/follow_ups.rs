@@ -269,7 +269,7 @@ async fn a_task_whose_follow_up_is_refused_is_not_settled_meanwhile(world: World
         loop {
             match task.status().await.unwrap() {
                 TaskStatus::Ended(record) => panic!("it must not have ended: {record:?}"),
-                TaskStatus::Pending { tally } if tally.snoozes == 1 => return tally,
+                TaskStatus::Waiting { tally } if tally.snoozes == 1 => return tally,
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

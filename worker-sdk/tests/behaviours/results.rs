@@ -1,11 +1,14 @@
 //! Results of many tasks, and where a task is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bellows_registry::key::KeyRange;
 use bellows_sdk::prelude::*;
-use bellows_sdk::{Ended, NewTask, WaitError};
+use bellows_sdk::{Ended, NewTask, TaskStatus, WaitError};
 use futures::StreamExt;
+use tokio::sync::Notify;
 
 use super::world::{Act, LONG, SOON, World, within};
 
@@ -15,6 +18,8 @@ behaviours! {
     results_come_as_tasks_end_not_in_the_order_of_the_list,
     one_failed_or_unknown_task_of_many_does_not_hide_the_others,
     waiting_for_no_task_ends_at_once,
+    waiting_running_ended_and_unknown_are_four_answers,
+    a_task_that_waits_for_its_next_attempt_is_waiting_and_tells_why,
 }
 
 /// Does what it is told.
@@ -93,4 +98,50 @@ async fn one_failed_or_unknown_task_of_many_does_not_hide_the_others(world: Worl
 async fn waiting_for_no_task_ends_at_once(world: World) {
     let none: Vec<TaskRef<Act>> = Vec::new();
     assert!(within(SOON, world.bellows.wait_many(none).next()).await.is_none());
+}
+
+async fn waiting_running_ended_and_unknown_are_four_answers(world: World) {
+    world.define(LONG).await;
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let act = move |context: TaskContext, _: String| {
+        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        async move {
+            says.notify_one();
+            waits.notified().await;
+            Ok(format!("{} {}", context.worker_id(), context.attempt_id()).into())
+        }
+    };
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    assert!(matches!(task.status().await.unwrap(), TaskStatus::Waiting { .. }));
+    let _worker = world.worker(&world.bellows, 1, act).await;
+    let other = world.bellows.publish::<Act>("y".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    let status = task.status().await.unwrap();
+    let TaskStatus::Running { worker, attempt, .. } = status else { panic!("it runs: {status:?}") };
+    assert!(matches!(other.status().await.unwrap(), TaskStatus::Waiting { .. }), "there is one slot");
+    go.notify_one();
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!(task.try_result().await.unwrap(), Some(format!("{worker} {attempt}")));
+    assert_eq!(task.status().await.unwrap(), TaskStatus::Ended(Box::new(outcome)));
+    let mut unknown = task.to_ref().raw().clone();
+    unknown.id = bellows_sdk::TaskId::from_bits(9);
+    let unknown = world.bellows.task::<Act>(TaskRef::from_raw(unknown));
+    assert_eq!(unknown.status().await.unwrap(), TaskStatus::NotFound);
+}
+
+async fn a_task_that_waits_for_its_next_attempt_is_waiting_and_tells_why(world: World) {
+    world.define(LONG).await;
+    let hour = Duration::from_secs(3600);
+    let act = move |_: TaskContext, _: String| async move {
+        Err(TaskFailure::retry_after(hour, "the line is busy"))
+    };
+    let _worker = world.worker(&world.bellows, 1, act).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    let tally = KeyRange::prefix(format!("{}q/default/act/p/", world.space().prefix()));
+    within(SOON, world.some(tally)).await;
+    let status = task.status().await.unwrap();
+    let TaskStatus::Waiting { tally } = &status else { panic!("it waits: {status:?}") };
+    assert_eq!((tally.attempts, tally.errors[0].message.as_str()), (1, "the line is busy"));
+    assert_eq!(status.tally(), Some(tally));
 }

@@ -33,6 +33,10 @@ fn step(op: &Op) -> TxnOp {
             let options = GetOptions::new().with_range(range.end.to_vec());
             TxnOp::get(range.start.to_vec(), Some(options))
         }
+        Op::Keys(range) => {
+            let options = GetOptions::new().with_range(range.end.to_vec()).with_keys_only();
+            TxnOp::get(range.start.to_vec(), Some(options))
+        }
         Op::Put { key, value, lease } => {
             let options = match lease {
                 PutLease::None => PutOptions::new(),

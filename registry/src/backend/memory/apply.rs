@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::store::{Store, Writes};
-use crate::backend::{BackendError, Is, LeaseId, Op, OpAnswer, PutLease, Revision, Txn, TxnAnswer};
+use crate::backend::{BackendError, Entry, Is, LeaseId, Op, OpAnswer, PutLease, Revision, Txn, TxnAnswer};
 use crate::key::KeyRange;
 
 /// A transaction whose branch is chosen.
@@ -17,6 +17,7 @@ pub(super) struct Decided<'a> {
 
 enum Step<'a> {
     Get(&'a KeyRange),
+    Keys(&'a KeyRange),
     Put { key: &'a Bytes, value: &'a Bytes, lease: PutLease },
     Delete(&'a KeyRange),
     Nested(Decided<'a>),
@@ -28,6 +29,7 @@ pub(super) fn decide<'a>(store: &Store, txn: &'a Txn) -> Decided<'a> {
     let branch = if succeeded { &txn.then } else { &txn.otherwise };
     let steps = branch.iter().map(|op| match op {
         Op::Get(range) => Step::Get(range),
+        Op::Keys(range) => Step::Keys(range),
         Op::Put { key, value, lease } => Step::Put { key, value, lease: *lease },
         Op::Delete(range) => Step::Delete(range),
         Op::Txn(inner) => Step::Nested(decide(store, inner)),
@@ -55,7 +57,7 @@ pub(super) fn check(store: &Store, decided: &Decided<'_>) -> Result<(), BackendE
             Step::Put { lease: PutLease::On(id), .. } if !exists(store, *id) => {
                 return Err(BackendError::LeaseLost(*id));
             }
-            Step::Get(_) | Step::Put { .. } | Step::Delete(_) => {}
+            Step::Get(_) | Step::Keys(_) | Step::Put { .. } | Step::Delete(_) => {}
             Step::Nested(inner) => check(store, inner)?,
         }
     }
@@ -78,6 +80,11 @@ pub(super) fn run(store: &mut Store, decided: &Decided<'_>, writes: &mut Writes)
 fn run_step(store: &mut Store, step: &Step<'_>, writes: &mut Writes) -> OpAnswer {
     match step {
         Step::Get(range) => OpAnswer::Get(store.entries(range).cloned().collect()),
+        Step::Keys(range) => {
+            // etcd 3.7 answers from its index, which does not have the lease either.
+            let bare = |entry: &Entry| Entry { value: Bytes::new(), lease: None, ..entry.clone() };
+            OpAnswer::Get(store.entries(range).map(bare).collect())
+        }
         Step::Put { key, value, lease } => {
             let lease = match lease {
                 PutLease::None => None,

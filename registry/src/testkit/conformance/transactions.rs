@@ -4,7 +4,7 @@ use futures::future::join_all;
 
 use super::stage::{Flaw, Outcome, Stage, holds, same};
 use super::table;
-use crate::backend::{Is, Op, OpAnswer, Txn, TxnAnswer};
+use crate::backend::{Entry, Is, Op, OpAnswer, Txn, TxnAnswer};
 
 pub(super) const CHECKS: &[super::Check] = table![
     a_transaction_that_writes_takes_one_revision,
@@ -16,6 +16,7 @@ pub(super) const CHECKS: &[super::Check] = table![
     steps_see_the_writes_before_them,
     answers_have_the_shape_of_the_branch_taken,
     a_delete_counts_the_keys_that_were_there,
+    keys_are_read_without_their_values,
     transactions_sent_together_take_a_revision_each,
 ];
 
@@ -192,4 +193,16 @@ async fn transactions_sent_together_take_a_revision_each(stage: &Stage<'_>) -> O
         "one of four wins each key, at a revision of its own",
         won == (before + 1..=before + 16).collect::<Vec<_>>(),
     )
+}
+
+async fn keys_are_read_without_their_values(stage: &Stage<'_>) -> Outcome {
+    stage.does(vec![stage.put("a", "one"), stage.put("b", "two")]).await?;
+    let steps = vec![stage.put("c", "three"), Op::Keys(stage.all()), Op::Get(stage.all())];
+    let answer = stage.does(steps).await?;
+    let [_, OpAnswer::Get(keys), OpAnswer::Get(whole)] = &answer.answers[..] else {
+        return Err(Flaw::new(format!("not two reads: {answer:?}")));
+    };
+    let bare = |entry: &Entry| Entry { value: bytes::Bytes::new(), ..entry.clone() };
+    same("as many", &keys.len(), &3)?;
+    same("all but the values", keys, &whole.iter().map(bare).collect())
 }

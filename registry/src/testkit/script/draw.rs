@@ -113,7 +113,8 @@ impl Draw {
 
     fn op(&self, depth: usize) -> Op {
         match self.below(10) {
-            0..2 => Op::Get(self.range()),
+            0 => Op::Get(self.range()),
+            1 => Op::Keys(self.range()),
             2..4 => Op::Delete(self.range()),
             4..7 if depth > 0 => Op::Txn(self.txn(depth - 1)),
             _ => {
