@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use crate::crd::{ConditionType, FINALIZER, TaskDefinition, TaskDefinitionStatus};
 use crate::events::{self, Events};
 use crate::metrics::Metrics;
-use crate::registry::{Registry, RegistryError, policy_record};
+use crate::registry::{Established, Registry, RegistryError, policy_record};
 use build::Installation;
 use finalize::Progress;
 use status::{Finding, Holds, Part, Target};
@@ -56,6 +56,7 @@ impl ReconcileError {
         match self {
             Self::Kube(_) => "ApplyFailed",
             Self::Registry(RegistryError::Owner { .. }) => "RegistryForeign",
+            Self::Registry(RegistryError::Unreadable { .. }) => "RegistryUnreadable",
             Self::Registry(_) => "RegistryUnavailable",
         }
     }
@@ -179,7 +180,13 @@ async fn live(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErr
     let record = policy_record(&valid.uid, valid.generation, PolicyState::Active, valid.spec.policy());
     // The registry first: a pod that starts finds its definition. But its being away
     // does not keep a template from being rolled out.
-    let told = context.registry.establish(&valid.id, &record).await.map_err(ReconcileError::from);
+    let told = match context.registry.establish(&valid.id, &record).await {
+        Ok(Established::Superseded { generation }) => {
+            return superseded(guard, &valid, generation, context).await;
+        }
+        Ok(Established::Said) => Ok(()),
+        Err(error) => Err(ReconcileError::from(error)),
+    };
     let applied = apply::deployment(&context.client, &valid, &context.installation, found.as_ref()).await;
     let (deployment, error) = match (applied, told) {
         (Ok(deployment), Ok(())) => (Some(deployment), None),
@@ -204,6 +211,33 @@ async fn live(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErr
         None => Ok(Action::requeue(RESYNC)),
         Some(error) => Err(error),
     }
+}
+
+/// The registry is ahead of us. Mostly what we hold is old, and whoever wrote the newer
+/// generation goes on with it: then nothing is applied. Where it is not, somebody turned
+/// Kubernetes back, and a person must know.
+async fn superseded(
+    guard: &Guarded,
+    valid: &ValidDefinition,
+    generation: i64,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    let api: Api<TaskDefinition> = Api::namespaced(context.client.clone(), valid.id.namespace.as_str());
+    let newest = api.get_metadata_opt(valid.id.name.as_str()).await?;
+    let is_newest = newest.is_some_and(|newest| {
+        newest.uid().as_deref() == Some(valid.uid.as_str())
+            && newest.metadata.generation == Some(valid.generation)
+    });
+    tracing::info!(definition = %valid.id, generation, ours = valid.generation, is_newest, "superseded");
+    if is_newest {
+        let message = format!(
+            "the registry has generation {generation} of this definition, and this is {}: was Kubernetes restored from a backup? Nothing is changed until the definition is as new",
+            valid.generation
+        );
+        let finding = Finding::new(ConditionType::Ready, Holds::False, "RegistryAhead", message);
+        report(guard, valid, vec![finding], context).await?;
+    }
+    Ok(Action::requeue(RESYNC / 10))
 }
 
 /// Step 1: what there is. Read live, since the cache has no `managedFields` and a

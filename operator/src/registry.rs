@@ -4,8 +4,11 @@
 //! one task of a singleton, and removes tasks only where a deleted definition asked
 //! for that (`purge.rs`).
 
+mod pages;
 mod policy;
 mod purge;
+
+use std::sync::{Arc, OnceLock};
 
 use bellows_registry::backend::{DynBackend, Is, Op, OpAnswer, PutLease, RangeRequest, Revision, Txn};
 use bellows_registry::clock;
@@ -20,6 +23,7 @@ use bellows_registry::txn::{Move, close_definition, open_definition, put_singlet
 use bytes::Bytes;
 
 pub use bellows_registry::backend::{BackendError, Class};
+use policy::Verdict;
 pub use purge::{Left, Running};
 
 /// The registry could not be told.
@@ -40,9 +44,21 @@ pub enum RegistryError {
         /// This cluster.
         ours: String,
     },
-    /// Written by a newer version, and therefore left alone.
-    #[error("the registry has a record of a newer version of Bellows; it is left as it is")]
+    /// What the registry says of itself was written by a newer version.
+    #[error("the registry was written by a newer version of Bellows; it is left as it is")]
     Newer(#[source] DecodeError),
+    /// A policy that this version cannot read, and therefore leaves alone.
+    #[error(
+        "the policy of {definition} in the registry is not readable by this version of Bellows ({why}), and is left as it is: run the version that wrote it, or delete its key in etcd, {key}"
+    )]
+    Unreadable {
+        /// Whose policy.
+        definition: DefinitionId,
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: DecodeError,
+    },
     /// Somebody else kept writing the same key.
     #[error("the policy of {0} kept changing under our hands")]
     Contended(DefinitionId),
@@ -55,6 +71,7 @@ impl RegistryError {
             Self::Backend(error) => error.class().as_str(),
             Self::Owner { .. } => "foreign_owner",
             Self::Newer(_) => "newer_format",
+            Self::Unreadable { .. } => "unreadable",
             Self::Contended(_) => "contended",
         }
     }
@@ -65,34 +82,69 @@ impl RegistryError {
 pub struct Registry {
     backend: DynBackend,
     space: Keyspace,
+    /// Whose registry this is, once it was claimed.
+    owner: Arc<OnceLock<String>>,
 }
 
 /// How often a lost race for a policy is run again before it is an error.
 const TRIES: usize = 4;
 
+/// How the registry took what a definition says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Established {
+    /// It says the same now.
+    Said,
+    /// It knows a newer generation, or that this one was deleted: nothing was changed.
+    Superseded {
+        /// The registry's generation.
+        generation: i64,
+    },
+}
+
+/// A policy and `open`, as read at one moment.
+struct Found {
+    policy: Option<PolicyRecord>,
+    /// The policy's mod-revision; 0 if there is none.
+    seen: Revision,
+    open: Option<OpenRecord>,
+}
+
 impl Registry {
     /// The registry under `space`.
     pub fn new(backend: DynBackend, space: Keyspace) -> Self {
-        Self { backend, space }
+        Self { backend, space, owner: Arc::default() }
     }
 
     /// Makes `owner` (the UID of this cluster's `kube-system`) the owner of the
     /// registry, or finds that it is already; another owner is an error.
     pub async fn claim(&self, owner: &str) -> Result<(), RegistryError> {
+        let owner = self.owner.get_or_init(|| owner.to_owned());
         let key = self.space.path(&Key::Meta);
-        let fresh = MetaRecord { format: FORMAT, owner: owner.to_owned(), generation: 0 };
+        let fresh = MetaRecord { format: FORMAT, owner: owner.clone(), generation: 0 };
         let get = || vec![Op::Get(KeyRange::one(key.clone()))];
         let put = Op::Put { key: key.clone(), value: fresh.encode(), lease: PutLease::None };
         let absent = bellows_registry::backend::Compare { key: key.clone(), is: Is::Absent };
         let answer =
             self.backend.txn(Txn { compares: vec![absent], then: vec![put], otherwise: get() }).await?;
         let Some(found) = first(&answer.answers).filter(|_| !answer.succeeded) else { return Ok(()) };
-        let meta = MetaRecord::decode(&found.value).map_err(RegistryError::Newer)?;
-        if meta.owner == owner {
+        self.owned_by(&found.value, owner)
+    }
+
+    /// Whether the registry is `owner`'s, or nobody's yet; another's is an error. Writes
+    /// nothing.
+    pub async fn belongs_to(&self, owner: &str) -> Result<(), RegistryError> {
+        let meta = KeyRange::one(self.space.path(&Key::Meta));
+        let found = self.backend.range(RangeRequest::new(meta)).await?.entries;
+        let Some(entry) = found.first() else { return Ok(()) };
+        self.owned_by(&entry.value, owner)
+    }
+
+    fn owned_by(&self, meta: &Bytes, ours: &str) -> Result<(), RegistryError> {
+        let MetaRecord { owner, .. } = MetaRecord::decode(meta).map_err(RegistryError::Newer)?;
+        if owner == ours {
             return Ok(());
         }
-        let prefix = self.space.prefix().to_owned();
-        Err(RegistryError::Owner { prefix, owner: meta.owner, ours: owner.to_owned() })
+        Err(RegistryError::Owner { prefix: self.space.prefix().to_owned(), owner, ours: ours.to_owned() })
     }
 
     /// Whether the registry answers. Costs one read of one key.
@@ -103,86 +155,127 @@ impl Registry {
     }
 
     /// Makes the registry say what the definition says: its policy, whether it accepts
-    /// tasks, and a singleton's task. Idempotent.
-    pub async fn establish(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<(), RegistryError> {
-        self.put_policy(def, wanted).await?;
-        match wanted.policy.mode {
-            Mode::Active | Mode::Hold => self.open(def, &wanted.uid).await?,
-            Mode::HoldAndDrain => self.send(close_definition(&self.space, def)).await?,
-        }
-        if wanted.policy.trigger == Trigger::Singleton {
-            let record = TaskRecord {
-                slot: Entropy::system().result_slot(),
-                published: clock::wall(),
-                delay: None,
-                headers: std::collections::BTreeMap::new(),
-                options: bellows_registry::record::TaskOptions::default(),
-                payload: Bytes::new(),
+    /// tasks, and a singleton's task. Idempotent. Each step is fenced by the policy as it
+    /// was written, so that nothing is done for a definition that has lost it.
+    pub async fn establish(
+        &self,
+        def: &DefinitionId,
+        wanted: &PolicyRecord,
+    ) -> Result<Established, RegistryError> {
+        for _ in 0..TRIES {
+            let found = self.read(def).await?;
+            let policy = match policy::decide(found.policy.as_ref(), wanted) {
+                Verdict::Superseded { generation } => return Ok(Established::Superseded { generation }),
+                Verdict::Same => found.seen,
+                Verdict::Write => {
+                    if let (None, Some(owner)) = (&found.policy, self.owner.get()) {
+                        self.claim(owner).await?; // an emptied registry has forgotten its owner too
+                    }
+                    let row = write_policy(&self.space, def, found.seen, wanted);
+                    let answer = self.backend.txn(txn(row)).await?;
+                    if !answer.succeeded {
+                        continue;
+                    }
+                    answer.revision
+                }
             };
-            self.send(put_singleton(&self.space, def, &record)).await?;
+            let open = found.open.as_ref();
+            if self.set_open(def, wanted, policy, open).await? && self.make(def, wanted, policy).await? {
+                return Ok(Established::Said);
+            }
         }
-        Ok(())
+        Err(RegistryError::Contended(def.clone()))
     }
 
     /// Says that the definition was deleted, and in which state it leaves its tasks. No
-    /// task is accepted from then on.
+    /// task is accepted from then on. A later life of the name is left as it is.
     pub async fn retire(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<(), RegistryError> {
-        // Closed first: whoever reads the state sees no open definition any more.
-        let (policy, _) = self.read(def).await?;
-        if policy.as_ref().is_some_and(|(record, _)| record.uid != wanted.uid) {
-            return Ok(()); // the name has begun another life, which is not ours to close
-        }
-        self.send(close_definition(&self.space, def)).await?;
-        self.put_policy(def, wanted).await
-    }
-
-    async fn put_policy(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<(), RegistryError> {
         for _ in 0..TRIES {
-            let (found, _) = self.read(def).await?;
-            let (record, seen) = found.map_or((None, 0), |(record, seen)| (Some(record), seen));
-            if policy::decide(record.as_ref(), wanted) == policy::Verdict::Keep {
+            let found = self.read(def).await?;
+            let other = found.policy.as_ref().is_some_and(|record| record.uid != wanted.uid);
+            let verdict = policy::decide(found.policy.as_ref(), wanted);
+            if other || matches!(verdict, Verdict::Superseded { .. }) {
                 return Ok(());
             }
-            let row = write_policy(&self.space, def, seen, wanted);
-            if self.backend.txn(txn(row)).await?.succeeded {
+            // Closed first: whoever reads the state sees no open definition any more.
+            if found.open.is_some() && !self.sent(close_definition(&self.space, def, found.seen)).await? {
+                continue;
+            }
+            if verdict == Verdict::Same
+                || self.sent(write_policy(&self.space, def, found.seen, wanted)).await?
+            {
                 return Ok(());
             }
         }
         Err(RegistryError::Contended(def.clone()))
     }
 
-    async fn open(&self, def: &DefinitionId, uid: &str) -> Result<(), RegistryError> {
-        let (_, open) = self.read(def).await?;
-        if open.is_some_and(|open| open.uid == uid) {
-            return Ok(()); // a write that changes nothing would still wake every watcher
-        }
-        self.send(open_definition(&self.space, def, &OpenRecord { uid: uid.to_owned() })).await
-    }
-
-    /// The policy with its mod-revision, and the `open` record, at one moment.
-    #[allow(clippy::type_complexity, reason = "two records and a revision, read together")]
-    async fn read(
+    /// Opens or closes as the definition's mode says. Answers whether the policy was still
+    /// the one written at `policy`.
+    async fn set_open(
         &self,
         def: &DefinitionId,
-    ) -> Result<(Option<(PolicyRecord, Revision)>, Option<OpenRecord>), RegistryError> {
-        let keys = [Key::Policy(def.clone()), Key::Open(def.clone())];
-        let then = keys.iter().map(|key| Op::Get(KeyRange::one(self.space.path(key)))).collect();
-        let answer = self.backend.txn(Txn { then, ..Txn::default() }).await?;
-        let policy = first(&answer.answers[..1]);
-        let policy = match policy.map(|entry| (PolicyRecord::decode(&entry.value), entry.mod_revision)) {
-            None => None,
-            Some((Ok(record), revision)) => Some((record, revision)),
-            Some((Err(newer @ DecodeError::Newer(_)), _)) => return Err(RegistryError::Newer(newer)),
-            // Damaged: the definition is the truth, and writes over it.
-            Some((Err(_), revision)) => Some((policy::unreadable(), revision)),
-        };
-        let open = first(&answer.answers[1..]).and_then(|entry| OpenRecord::decode(&entry.value).ok());
-        Ok((policy, open))
+        wanted: &PolicyRecord,
+        policy: Revision,
+        open: Option<&OpenRecord>,
+    ) -> Result<bool, RegistryError> {
+        // A write that changes nothing would still wake every watcher.
+        match wanted.policy.mode {
+            Mode::Active | Mode::Hold if open.is_some_and(|open| open.uid == wanted.uid) => Ok(true),
+            Mode::Active | Mode::Hold => {
+                let record = OpenRecord { uid: wanted.uid.clone() };
+                self.sent(open_definition(&self.space, def, policy, &record)).await
+            }
+            Mode::HoldAndDrain if open.is_none() => Ok(true),
+            Mode::HoldAndDrain => self.sent(close_definition(&self.space, def, policy)).await,
+        }
     }
 
-    async fn send(&self, row: Move) -> Result<(), RegistryError> {
-        self.backend.txn(txn(row)).await?;
-        Ok(())
+    /// Makes a singleton's task, if it is one and has none. Answers as `set_open` does.
+    async fn make(
+        &self,
+        def: &DefinitionId,
+        wanted: &PolicyRecord,
+        policy: Revision,
+    ) -> Result<bool, RegistryError> {
+        if wanted.policy.trigger != Trigger::Singleton {
+            return Ok(true);
+        }
+        let record = TaskRecord {
+            slot: Entropy::system().result_slot(),
+            published: clock::wall(),
+            delay: None,
+            headers: std::collections::BTreeMap::new(),
+            options: bellows_registry::record::TaskOptions::default(),
+            payload: Bytes::new(),
+        };
+        let answer = self.backend.txn(txn(put_singleton(&self.space, def, policy, &record))).await?;
+        let unchanged = first(&answer.answers).is_some_and(|entry| entry.mod_revision == policy);
+        Ok(answer.succeeded || unchanged)
+    }
+
+    async fn read(&self, def: &DefinitionId) -> Result<Found, RegistryError> {
+        let keys = [Key::Policy(def.clone()), Key::Open(def.clone())];
+        let paths = keys.each_ref().map(|key| self.space.path(key));
+        let then = paths.iter().map(|path| Op::Get(KeyRange::one(path.clone()))).collect();
+        let answer = self.backend.txn(Txn { then, ..Txn::default() }).await?;
+        let open = first(&answer.answers[1..]).and_then(|entry| OpenRecord::decode(&entry.value).ok());
+        let Some(entry) = first(&answer.answers[..1]) else {
+            return Ok(Found { policy: None, seen: 0, open });
+        };
+        // A version that reads less than is there must not write over it, not even where
+        // the definition is newer: what it does not know would be lost without a word.
+        let policy = PolicyRecord::decode(&entry.value).map_err(|why| RegistryError::Unreadable {
+            definition: def.clone(),
+            key: String::from_utf8_lossy(&paths[0]).into_owned(),
+            why,
+        })?;
+        Ok(Found { policy: Some(policy), seen: entry.mod_revision, open })
+    }
+
+    /// Whether the move's compares held.
+    async fn sent(&self, row: Move) -> Result<bool, RegistryError> {
+        Ok(self.backend.txn(txn(row)).await?.succeeded)
     }
 }
 

@@ -217,6 +217,16 @@ impl Keyspace {
         KeyRange::prefix(format!("{}q/{def}/a/", self.root))
     }
 
+    /// Every task of one definition that waits or runs.
+    pub fn tasks_range(&self, def: &DefinitionId) -> KeyRange {
+        KeyRange::prefix(format!("{}q/{def}/t/", self.root))
+    }
+
+    /// Every parked task of one definition.
+    pub fn parked_range(&self, def: &DefinitionId) -> KeyRange {
+        KeyRange::prefix(format!("{}q/{def}/x/", self.root))
+    }
+
     /// Every terminal record of one definition.
     pub fn outcomes_range(&self, def: &DefinitionId) -> KeyRange {
         KeyRange::prefix(format!("{}r/{def}/", self.root))

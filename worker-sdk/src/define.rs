@@ -75,22 +75,28 @@ impl Bellows {
         policy.check()?;
         let space = &self.shared.space;
         let uid = IN_PROCESS.to_owned();
-        self.write_policy(def, &uid, policy).await?;
+        let seen = self.write_policy(def, &uid, policy).await?;
         match policy.mode {
             Mode::Active | Mode::Hold => {
-                self.write(txn::open_definition(space, def, &OpenRecord { uid })).await?;
+                self.write(txn::open_definition(space, def, seen, &OpenRecord { uid })).await?;
             }
             Mode::HoldAndDrain => {
-                self.write(txn::close_definition(space, def)).await?;
+                self.write(txn::close_definition(space, def, seen)).await?;
             }
         }
         if policy.trigger == Trigger::Singleton {
-            self.write(txn::put_singleton(space, def, &self.task_record(Bytes::new()))).await?;
+            self.write(txn::put_singleton(space, def, seen, &self.task_record(Bytes::new()))).await?;
         }
         Ok(())
     }
 
-    async fn write_policy(&self, def: &DefinitionId, uid: &str, policy: &Policy) -> Result<(), DefineError> {
+    /// Answers the revision that wrote it: what follows is fenced by it.
+    async fn write_policy(
+        &self,
+        def: &DefinitionId,
+        uid: &str,
+        policy: &Policy,
+    ) -> Result<Revision, DefineError> {
         for _ in 0..TRIES {
             let seen = self.policy_revision(def).await?;
             let record = PolicyRecord {
@@ -99,8 +105,9 @@ impl Bellows {
                 state: PolicyState::Active,
                 policy: policy.clone(),
             };
-            if self.write(txn::write_policy(&self.shared.space, def, seen, &record)).await? {
-                return Ok(());
+            let row = txn::write_policy(&self.shared.space, def, seen, &record);
+            if let Some(revision) = self.write(row).await? {
+                return Ok(revision);
             }
         }
         Err(DefineError::Contended(def.clone()))
@@ -118,13 +125,15 @@ impl Bellows {
         Ok(found.entries.into_iter().next())
     }
 
-    /// Whether the move's compares held.
-    async fn write(&self, row: Move) -> Result<bool, BackendError> {
+    /// The revision of the write, if the move's compares held.
+    async fn write(&self, row: Move) -> Result<Option<Revision>, BackendError> {
         let mut batch = Batch::default();
         if batch.push(row).is_err() {
-            return Ok(false); // an empty batch takes any move
+            return Ok(None); // an empty batch takes any move
         }
-        let answers = Batch::answers(self.shared.backend.txn(batch.into_txn(None)).await?);
-        Ok(answers.is_some_and(|all| all.iter().all(|answer| answer.succeeded)))
+        let answer = self.shared.backend.txn(batch.into_txn(None)).await?;
+        let revision = answer.revision;
+        let applied = Batch::answers(answer).is_some_and(|all| all.iter().all(|one| one.succeeded));
+        Ok(applied.then_some(revision))
     }
 }

@@ -6,13 +6,17 @@
 //! | Drain | no task is accepted, workers go on | what is left waits as with Retain |
 //! | Purge | no task is accepted or started, waiting ones are removed | running ones are removed too |
 //!
+//! The one task of a singleton goes with its definition, whatever the policy says: it
+//! carries no payload, and a definition of the same name makes its own. Drain lets the
+//! run that is under way end.
+//!
 //! The finalizer never blocks beyond the deadline, not even without etcd. The worker
 //! Deployment goes with its owner.
 
 use std::time::Duration;
 
 use bellows_registry::record::PolicyState;
-use bellows_registry::spec::DeletionPolicy;
+use bellows_registry::spec::{DeletionPolicy, Trigger};
 
 use super::validate::ValidDefinition;
 use crate::events::{self, Said};
@@ -44,44 +48,64 @@ pub(super) async fn step(
     since: Duration,
 ) -> Result<Progress, RegistryError> {
     let policy = definition.spec.deletion_policy;
-    let state = match policy {
-        DeletionPolicy::Retain => PolicyState::Retained,
-        DeletionPolicy::Drain => PolicyState::Draining,
-        DeletionPolicy::Purge => PolicyState::Purging,
+    let state = match (definition.spec.trigger, policy) {
+        // Always ready, it would be started again and again while it drains.
+        (Trigger::Singleton, _) | (_, DeletionPolicy::Purge) => PolicyState::Purging,
+        (_, DeletionPolicy::Retain) => PolicyState::Retained,
+        (_, DeletionPolicy::Drain) => PolicyState::Draining,
     };
     let record = policy_record(&definition.uid, definition.generation, state, definition.spec.policy());
     registry.retire(&definition.id, &record).await?;
-    match policy {
-        DeletionPolicy::Retain => {
+    let patient = since < LAST_CALL;
+    match (definition.spec.trigger, policy) {
+        (Trigger::Singleton, DeletionPolicy::Retain | DeletionPolicy::Purge) => {
+            purge(registry, definition, Running::Remove, since).await
+        }
+        (Trigger::Singleton, DeletionPolicy::Drain) | (_, DeletionPolicy::Purge) => {
+            let running = if patient { Running::Spare } else { Running::Remove };
+            purge(registry, definition, running, since).await
+        }
+        (_, DeletionPolicy::Retain) => {
             let left = registry.left(&definition.id).await?;
-            let note = format!(
-                "{} waiting, {} running and {} parked tasks stay in the registry until a TaskDefinition of this name exists again",
-                left.waiting, left.running, left.parked
-            );
+            let note =
+                format!("{left} stay in the registry until a TaskDefinition of this name exists again");
             Ok(Progress::Done(events::normal("TasksRetained", "Delete", note)))
         }
-        DeletionPolicy::Drain => {
+        (_, DeletionPolicy::Drain) => {
             let left = registry.left(&definition.id).await?;
-            if left.waiting + left.running > 0 && since < LAST_CALL {
+            if left.is_busy() && patient {
                 return Ok(Progress::Waiting);
             }
-            let note = format!(
-                "{} waiting, {} running and {} parked tasks are left, and stay in the registry",
-                left.waiting, left.running, left.parked
-            );
+            let note = format!("{left} are left, and stay in the registry");
             Ok(Progress::Done(events::normal("TasksDrained", "Delete", note)))
         }
-        DeletionPolicy::Purge => {
-            let running = if since < LAST_CALL { Running::Spare } else { Running::Remove };
-            let left = registry.purge(&definition.id, running).await?;
-            if left.running > 0 {
-                return Ok(Progress::Waiting);
-            }
-            registry.forget(&definition.id, &definition.uid).await?;
-            let note = "every task of the definition was removed".to_owned();
-            Ok(Progress::Done(events::normal("TasksPurged", "Delete", note)))
-        }
     }
+}
+
+/// One pass of a purge, and the end of it.
+async fn purge(
+    registry: &Registry,
+    definition: &ValidDefinition,
+    running: Running,
+    since: Duration,
+) -> Result<Progress, RegistryError> {
+    let left = registry.purge(&definition.id, running).await?;
+    if left.is_busy() && since < GIVE_UP {
+        return Ok(Progress::Waiting);
+    }
+    if left.is_busy() {
+        let note = format!(
+            "more tasks than could be removed within {} s: the rest stays in the registry and is never run, until a TaskDefinition of this name exists again",
+            DEADLINE.as_secs()
+        );
+        return Ok(Progress::Done(events::warning("TasksAbandoned", "Delete", note)));
+    }
+    registry.forget(&definition.id, &definition.uid).await?;
+    let note = match definition.spec.trigger {
+        Trigger::Singleton => "the singleton's one task went with its definition",
+        Trigger::Publish => "every task of the definition was removed",
+    };
+    Ok(Progress::Done(events::normal("TasksPurged", "Delete", note.to_owned())))
 }
 
 /// What is said when the deadline ends a deletion that could not be carried out.
@@ -91,4 +115,38 @@ pub(super) fn abandoned(error: &RegistryError) -> Said {
         DEADLINE.as_secs()
     );
     events::warning("TasksAbandoned", "Delete", note)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bellows_registry::backend::RangeRequest;
+    use bellows_registry::backend::memory::MemoryBackend;
+    use bellows_registry::id::DefinitionId;
+    use bellows_registry::key::Keyspace;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_singletons_task_goes_with_its_definition_whatever_the_policy() {
+        for policy in ["Retain", "Drain", "Purge"] {
+            let backend = Arc::new(MemoryBackend::new());
+            let registry = Registry::new(backend.clone(), Keyspace::default());
+            let text = format!("worker: {{ image: x }}\ntrigger: Singleton\ndeletionPolicy: {policy}");
+            let spec: crate::crd::TaskDefinitionSpec = serde_yaml_ng::from_str(&text).unwrap();
+            let id = DefinitionId::new("a", "b").unwrap();
+            let definition = ValidDefinition { id, uid: "u".to_owned(), generation: 1, spec };
+            let record = policy_record("u", 1, PolicyState::Active, definition.spec.policy());
+            registry.establish(&definition.id, &record).await.unwrap();
+            assert_eq!(registry.left(&definition.id).await.unwrap().waiting, 1);
+            let Progress::Done(said) = step(&registry, &definition, Duration::ZERO).await.unwrap() else {
+                panic!("{policy}: nothing to wait for");
+            };
+            assert_eq!(said.reason, "TasksPurged");
+            use bellows_registry::backend::Backend as _;
+            let rest = backend.range(RangeRequest::new(Keyspace::default().everything())).await.unwrap();
+            assert_eq!(rest.entries, [], "{policy}");
+        }
+    }
 }

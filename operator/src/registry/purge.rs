@@ -1,19 +1,26 @@
-//! Removing the tasks of a deleted definition, in bounded chunks.
+//! Counting and removing the tasks of a deleted definition, in bounded steps.
 //!
-//! The state `Purging` is written before, so nothing is assigned any more. A pass lists
-//! at one revision and removes what waits; what still runs is left to the next pass,
-//! or, at the deadline, removed as well: its worker's settle then finds its fence gone
-//! and does nothing (law 2).
+//! The state `Purging` is written before, so nothing new is assigned. A pass removes what
+//! waits; what still runs is left to the next pass, or, at the deadline, removed as well:
+//! its worker's settle then finds its fence gone and does nothing (law 2).
+//!
+//! An assignment that was under way when the state was written may still arrive, but not
+//! once its task is gone (it compares the task). So a pass ends with a look at the
+//! assignments, and whoever finds some comes again.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::mem::discriminant;
 
-use bellows_registry::backend::{Op, RangeRequest, Txn, limits};
+use bellows_registry::backend::{Compare, Is, Op, Txn, limits};
 use bellows_registry::id::{DefinitionId, TaskId};
 use bellows_registry::key::{Key, KeyRange};
+use bytes::Bytes;
 
+use super::pages::{Pages, successor};
 use super::{Registry, RegistryError};
 
-/// What a pass left behind.
+/// What is left of a definition's tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
     /// Tasks that wait.
@@ -22,6 +29,23 @@ pub struct Left {
     pub running: usize,
     /// Tasks that were given up.
     pub parked: usize,
+    /// Whether there are more of them than were counted.
+    pub more: bool,
+}
+
+impl Left {
+    /// Whether anything waits or runs.
+    pub fn is_busy(&self) -> bool {
+        self.waiting + self.running > 0 || self.more
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waiting, running, parked, more } = self;
+        let least = if *more { "at least " } else { "" };
+        write!(f, "{least}{waiting} waiting, {running} running and {parked} parked tasks")
+    }
 }
 
 /// Whether tasks that run are removed too.
@@ -33,80 +57,132 @@ pub enum Running {
     Remove,
 }
 
-/// How many keys one request removes.
+/// Tasks of one kind are counted up to here: for a sentence, more is not needed.
+const COUNTED: usize = 10_000;
+
+/// Pages that one pass reads, so that it ends in seconds; the next goes on.
+const PASS: usize = 250;
+
+/// How many ranges of keys one request removes.
 const CHUNK: usize = limits::OPS / 2;
 
 impl Registry {
-    /// Counts the tasks of a definition. Reads them all: for the end of a definition,
-    /// not for its life.
+    /// Counts the tasks of a definition, up to a bound. For the end of a definition, not
+    /// for its life.
     pub async fn left(&self, def: &DefinitionId) -> Result<Left, RegistryError> {
-        let keys = self.keys(def).await?;
-        Ok(count(&keys))
+        let (running, a) = self.count(self.space.all_assignments_range(def)).await?;
+        let (tasks, b) = self.count(self.space.tasks_range(def)).await?;
+        let (parked, c) = self.count(self.space.parked_range(def)).await?;
+        Ok(Left { waiting: tasks.saturating_sub(running), running, parked, more: a || b || c })
     }
 
-    /// One pass. Returns what is left after it.
-    pub async fn purge(&self, def: &DefinitionId, running: Running) -> Result<Left, RegistryError> {
-        let keys = self.keys(def).await?;
-        let held = assigned(&keys);
-        let doomed = keys.iter().filter(|key| match key {
-            Key::Task(_, task) | Key::Tally(_, task) | Key::Checkpoint(_, task) => {
-                running == Running::Remove || !held.contains(task)
+    /// The number of keys in a range, and whether there are more.
+    async fn count(&self, range: KeyRange) -> Result<(usize, bool), RegistryError> {
+        let (mut pages, mut count) = (Pages::of(self, range), 0);
+        while let Some(page) = pages.next().await? {
+            count += page.len();
+            if count >= COUNTED {
+                return Ok((count, !pages.at_end()));
             }
-            Key::Assignment(..) => running == Running::Remove,
-            Key::Parked(..) | Key::Request(..) | Key::Unique(..) => true,
-            _ => false,
-        });
-        let paths: Vec<_> = doomed.map(|key| self.space.path(key)).collect();
-        for chunk in paths.chunks(CHUNK) {
-            let then = chunk.iter().map(|path| Op::Delete(KeyRange::one(path.clone()))).collect();
+        }
+        Ok((count, false))
+    }
+
+    /// One pass. Answers what is left after it, as far as it is known; `more` if the pass
+    /// reached its bound.
+    pub async fn purge(&self, def: &DefinitionId, running: Running) -> Result<Left, RegistryError> {
+        let mut pages = Pages::of(self, self.space.definition_range(def));
+        // The assignments come first in the order of keys: no more of them than slots.
+        let mut held = BTreeSet::new();
+        let mut read = 0;
+        while let Some(page) = pages.next().await? {
+            self.remove(&page, running, &mut held).await?;
+            read += 1;
+            if read >= PASS && !pages.at_end() {
+                return Ok(Left { running: held.len(), more: true, ..Left::default() });
+            }
+        }
+        let (running, more) = self.count(self.space.all_assignments_range(def)).await?;
+        Ok(Left { running, more, ..Left::default() })
+    }
+
+    /// Removes what goes of one page, as few ranges.
+    async fn remove(
+        &self,
+        page: &[Bytes],
+        running: Running,
+        held: &mut BTreeSet<TaskId>,
+    ) -> Result<(), RegistryError> {
+        let goes = |path: &Bytes| {
+            let key = self.space.parse(path).ok()?;
+            let goes = match &key {
+                Key::Assignment(_, _, task, _) => {
+                    held.insert(*task);
+                    running == Running::Remove
+                }
+                Key::Task(_, task) | Key::Tally(_, task) | Key::Checkpoint(_, task) => {
+                    running == Running::Remove || !held.contains(task)
+                }
+                Key::Parked(..) | Key::Request(..) | Key::Unique(..) => true,
+                _ => false,
+            };
+            goes.then(|| discriminant(&key))
+        };
+        let runs = runs(page, goes);
+        for chunk in runs.chunks(CHUNK) {
+            let then = chunk.iter().cloned().map(Op::Delete).collect();
             self.backend.txn(Txn { then, ..Txn::default() }).await?;
         }
-        match running {
-            Running::Remove => Ok(Left::default()),
-            Running::Spare => Ok(Left { running: held.len(), ..Left::default() }),
-        }
+        Ok(())
     }
 
     /// Forgets the policy of a definition whose tasks are gone, unless the name has
     /// begun another life.
     pub async fn forget(&self, def: &DefinitionId, uid: &str) -> Result<(), RegistryError> {
-        let (policy, _) = self.read(def).await?;
-        let Some((record, revision)) = policy.filter(|(record, _)| record.uid == uid) else { return Ok(()) };
+        let found = self.read(def).await?;
+        let Some(record) = found.policy.filter(|record| record.uid == uid) else { return Ok(()) };
         let path = self.space.path(&Key::Policy(def.clone()));
-        let fence = bellows_registry::backend::Compare {
-            key: path.clone(),
-            is: bellows_registry::backend::Is::At(revision),
-        };
+        let fence = Compare { key: path.clone(), is: Is::At(found.seen) };
         let then = vec![Op::Delete(KeyRange::one(path))];
         tracing::debug!(definition = %def, generation = record.generation, "forgetting the policy");
         self.backend.txn(Txn { compares: vec![fence], then, otherwise: Vec::new() }).await?;
         Ok(())
     }
-
-    async fn keys(&self, def: &DefinitionId) -> Result<Vec<Key>, RegistryError> {
-        let answer = self.backend.range(RangeRequest::new(self.space.definition_range(def))).await?;
-        Ok(answer.entries.iter().filter_map(|entry| self.space.parse(&entry.key).ok()).collect())
-    }
 }
 
-fn assigned(keys: &[Key]) -> BTreeSet<TaskId> {
-    keys.iter()
-        .filter_map(|key| match key {
-            Key::Assignment(_, _, task, _) => Some(*task),
-            _ => None,
-        })
-        .collect()
-}
-
-fn count(keys: &[Key]) -> Left {
-    let running = assigned(keys);
-    let mut left = Left { running: running.len(), ..Left::default() };
-    for key in keys {
-        match key {
-            Key::Task(_, task) if !running.contains(task) => left.waiting += 1,
-            Key::Parked(..) => left.parked += 1,
+/// Neighbours of one kind that go, as ranges. Not across kinds: the key of a worker that
+/// has just come to life may lie between them. Pure.
+fn runs<K: PartialEq>(page: &[Bytes], mut goes: impl FnMut(&Bytes) -> Option<K>) -> Vec<KeyRange> {
+    let mut runs: Vec<KeyRange> = Vec::new();
+    let mut before = None;
+    for key in page {
+        let kind = goes(key);
+        match runs.last_mut().filter(|_| kind == before) {
+            Some(run) if kind.is_some() => run.end = successor(key),
+            None if kind.is_some() => runs.push(KeyRange { start: key.clone(), end: successor(key) }),
             _ => {}
         }
+        before = kind;
     }
-    left
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_one_kind_go_as_one_range_and_what_stays_parts_them() {
+        let page = ["p1", "p2", "t1", "t2", "t3"].map(|key| Bytes::from_static(key.as_bytes()));
+        let ranges = |stays: &'static str| -> Vec<String> {
+            let runs = runs(&page, |key| (key != stays).then(|| key[0]));
+            let text = |run: &KeyRange| String::from_utf8_lossy(&run.start).into_owned();
+            let holds = |run: &KeyRange| page.iter().filter(|key| run.contains(key)).count();
+            runs.iter().map(|run| format!("{}x{}", text(run), holds(run))).collect()
+        };
+        assert_eq!(ranges("-"), ["p1x2", "t1x3"]);
+        assert_eq!(ranges("t2"), ["p1x2", "t1x1", "t3x1"]);
+        assert_eq!(ranges("p1"), ["p2x1", "t1x3"]);
+        assert!(runs(&page, |_| None::<u8>).is_empty());
+    }
 }

@@ -34,9 +34,12 @@ async fn publish_one(registry: &Registry, def: &DefinitionId, bits: u128) -> Pub
 #[tokio::test]
 async fn a_second_owner_of_one_prefix_is_refused_by_name() {
     let (registry, _) = registry();
+    registry.belongs_to("anybody").await.unwrap();
     registry.claim("cluster-a").await.unwrap();
     registry.claim("cluster-a").await.unwrap();
-    let refusal = registry.claim("cluster-b").await.unwrap_err().to_string();
+    let other = Registry::new(Arc::clone(&registry.backend), registry.space.clone());
+    assert_eq!(other.belongs_to("cluster-b").await.unwrap_err().class(), "foreign_owner");
+    let refusal = other.claim("cluster-b").await.unwrap_err().to_string();
     assert!(refusal.contains("cluster-a") && refusal.contains("another Kubernetes cluster"), "{refusal}");
 }
 
@@ -73,17 +76,104 @@ async fn establishing_twice_writes_nothing_the_second_time() {
 }
 
 #[tokio::test]
+async fn a_definition_that_lost_to_a_newer_one_opens_closes_and_makes_nothing() {
+    let (registry, def) = registry();
+    let drained = Policy { mode: Mode::HoldAndDrain, ..Policy::default() };
+    let newer = policy_record("a", 2, PolicyState::Active, drained);
+    registry.establish(&def, &newer).await.unwrap();
+    let before = everything(&registry).await;
+    let old = Policy { trigger: Trigger::Singleton, ..Policy::default() };
+    let told = registry.establish(&def, &policy_record("a", 1, PolicyState::Active, old)).await.unwrap();
+    assert_eq!(told, Established::Superseded { generation: 2 });
+    assert_eq!(everything(&registry).await, before, "neither opened nor given a singleton's task");
+    registry.retire(&def, &policy_record("a", 1, PolicyState::Purging, Policy::default())).await.unwrap();
+    assert_eq!(everything(&registry).await, before, "nor closed by an old deletion");
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_is_left_alone_and_named() {
+    let (registry, def) = registry();
+    registry.establish(&def, &record("a", 1)).await.unwrap();
+    let path = registry.space.path(&Key::Policy(def.clone()));
+    for value in [
+        &b"bellows2 {}\n"[..],
+        br#"bellows1 {"uid":"a","generation":1,"policy":{"trigger":"Sometimes"}}
+"#,
+    ] {
+        let value = Bytes::from_static(value);
+        let put = Op::Put { key: path.clone(), value: value.clone(), lease: PutLease::None };
+        registry.backend.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+        let error = registry.establish(&def, &record("a", 2)).await.unwrap_err();
+        assert_eq!(error.class(), "unreadable");
+        assert!(error.to_string().contains("/bellows/d/media/resize"), "{error}");
+        let purging = policy_record("a", 3, PolicyState::Purging, Policy::default());
+        assert_eq!(registry.retire(&def, &purging).await.unwrap_err().class(), "unreadable");
+        let kept = registry.backend.range(RangeRequest::new(KeyRange::one(path.clone()))).await.unwrap();
+        assert_eq!(kept.entries[0].value, value);
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_registry_is_established_anew_with_its_owner() {
+    let (registry, def) = registry();
+    registry.claim("cluster-a").await.unwrap();
+    registry.establish(&def, &record("a", 1)).await.unwrap();
+    let all = Op::Delete(registry.space.everything());
+    registry.backend.txn(Txn { then: vec![all], ..Txn::default() }).await.unwrap();
+    assert_eq!(registry.establish(&def, &record("a", 1)).await.unwrap(), Established::Said);
+    assert_eq!(publish_one(&registry, &def, 1).await, Published::Created);
+    let other = Registry::new(Arc::clone(&registry.backend), registry.space.clone());
+    assert_eq!(other.claim("cluster-b").await.unwrap_err().class(), "foreign_owner");
+}
+
+/// Every key there is, with the revision that wrote it.
+async fn everything(registry: &Registry) -> Vec<(Bytes, Revision)> {
+    let all = registry.backend.range(RangeRequest::new(registry.space.everything())).await.unwrap();
+    all.entries.into_iter().map(|entry| (entry.key, entry.mod_revision)).collect()
+}
+
+#[tokio::test]
 async fn a_purge_removes_what_waits_and_in_the_end_the_policy() {
     let (registry, def) = registry();
     registry.establish(&def, &record("a", 1)).await.unwrap();
-    for bits in 1..=200 {
+    // More than a page, and than one request may touch.
+    for bits in 1..=500 {
         publish_one(&registry, &def, bits).await;
     }
+    assert_eq!(registry.left(&def).await.unwrap(), Left { waiting: 500, ..Left::default() });
     registry.retire(&def, &policy_record("a", 2, PolicyState::Purging, Policy::default())).await.unwrap();
     assert_eq!(registry.purge(&def, Running::Spare).await.unwrap(), Left::default());
     registry.forget(&def, "a").await.unwrap();
     let rest = registry.backend.range(RangeRequest::new(registry.space.everything())).await.unwrap();
     assert_eq!(rest.entries, []);
+}
+
+#[tokio::test]
+async fn a_purge_spares_what_runs_and_then_takes_it_with_its_assignment() {
+    let (registry, def) = registry();
+    registry.establish(&def, &record("a", 1)).await.unwrap();
+    for bits in 1..=40 {
+        publish_one(&registry, &def, bits).await;
+    }
+    for bits in [7, 20] {
+        run_one(&registry, &def, TaskId::from_bits(bits)).await;
+    }
+    registry.retire(&def, &policy_record("a", 2, PolicyState::Purging, Policy::default())).await.unwrap();
+    let two = Left { running: 2, ..Left::default() };
+    assert_eq!(registry.purge(&def, Running::Spare).await.unwrap(), two);
+    assert_eq!(registry.left(&def).await.unwrap(), two);
+    assert_eq!(registry.purge(&def, Running::Remove).await.unwrap(), Left::default());
+    registry.forget(&def, "a").await.unwrap();
+    assert_eq!(everything(&registry).await, []);
+}
+
+/// Puts an assignment of a task beside it, as the assigner does.
+async fn run_one(registry: &Registry, def: &DefinitionId, task: TaskId) {
+    let worker = bellows_registry::id::WorkerId::for_session("pod", 1).unwrap();
+    let attempt = bellows_registry::id::AttemptId::from_bits(1);
+    let key = registry.space.path(&Key::Assignment(def.clone(), worker, task, attempt));
+    let put = Op::Put { key, value: Bytes::new(), lease: PutLease::None };
+    registry.backend.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod house;
 mod leases;
 mod moves;
 mod ranges;
@@ -64,6 +65,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         moves::CHECKS,
         moves::unique::CHECKS,
         reports::CHECKS,
+        house::CHECKS,
     ]
     .into_iter()
     .flatten()

@@ -72,23 +72,30 @@ pub fn write_policy(space: &Keyspace, def: &DefinitionId, seen: Revision, record
     Write::new(space).when(&key, as_seen(seen)).put(&key, record.encode()).else_get(&key).done()
 }
 
-/// Lets a definition accept tasks.
-pub fn open_definition(space: &Keyspace, def: &DefinitionId, record: &OpenRecord) -> Move {
+/// Lets a definition accept tasks, while its policy is the one written at `policy`.
+pub fn open_definition(space: &Keyspace, def: &DefinitionId, policy: Revision, record: &OpenRecord) -> Move {
     Write::new(space)
-        .when(&Key::Policy(def.clone()), Is::Present)
+        .when(&Key::Policy(def.clone()), Is::At(policy))
         .put(&Key::Open(def.clone()), record.encode())
         .done()
 }
 
-/// Stops a definition from accepting tasks.
-pub fn close_definition(space: &Keyspace, def: &DefinitionId) -> Move {
-    Write::new(space).delete(&Key::Open(def.clone())).done()
+/// Stops a definition from accepting tasks, while its policy is as seen at `policy` (0 if
+/// there was none): a late deletion closes no new life of the name.
+pub fn close_definition(space: &Keyspace, def: &DefinitionId, policy: Revision) -> Move {
+    Write::new(space).when(&Key::Policy(def.clone()), as_seen(policy)).delete(&Key::Open(def.clone())).done()
 }
 
-/// Creates the one task of a singleton definition, if it is not there.
-pub fn put_singleton(space: &Keyspace, def: &DefinitionId, record: &TaskRecord) -> Move {
-    let key = Key::Task(def.clone(), TaskId::SINGLETON);
-    Write::new(space).when(&key, Is::Absent).put(&key, record.encode()).done()
+/// Creates the one task of a singleton definition, if it is not there and while the policy
+/// is the one written at `policy`. Otherwise the policy is read, which tells which it was.
+pub fn put_singleton(space: &Keyspace, def: &DefinitionId, policy: Revision, record: &TaskRecord) -> Move {
+    let (fence, key) = (Key::Policy(def.clone()), Key::Task(def.clone(), TaskId::SINGLETON));
+    Write::new(space)
+        .when(&fence, Is::At(policy))
+        .when(&key, Is::Absent)
+        .put(&key, record.encode())
+        .else_get(&fence)
+        .done()
 }
 
 /// Writes what the registry says of itself over what was read at `seen` (0 if nothing).

@@ -66,9 +66,10 @@ impl World {
             state: PolicyState::Active,
             policy: Policy::default(),
         };
-        world.send(&world.store, txn::write_policy(&world.space, &world.def, 0, &policy)).await.unwrap();
+        let write = txn::write_policy(&world.space, &world.def, 0, &policy);
+        let seen = world.send(&world.store, write).await.unwrap().revision;
         let open = OpenRecord { uid: "u".into() };
-        world.send(&world.store, txn::open_definition(&world.space, &world.def, &open)).await.unwrap();
+        world.send(&world.store, txn::open_definition(&world.space, &world.def, seen, &open)).await.unwrap();
         world
     }
 

@@ -72,9 +72,9 @@ impl<'a> Scene<'a> {
         let worker = WorkerId::for_session("pod", 1).map_err(flaw)?;
         let lease = stage.grant(std::time::Duration::from_secs(60)).await?;
         let mut scene = Self { stage, space, def, worker, lease, worker_revision: 0 };
-        scene.applied(txn::write_policy(&scene.space, &scene.def, 0, &policy())).await?;
+        let written = scene.applied(txn::write_policy(&scene.space, &scene.def, 0, &policy())).await?;
         let open = OpenRecord { uid: "u".into() };
-        scene.applied(txn::open_definition(&scene.space, &scene.def, &open)).await?;
+        scene.applied(txn::open_definition(&scene.space, &scene.def, written, &open)).await?;
         let live = WorkerRecord { slots: 4, state: WorkerState::Active, sdk: "0".into() };
         let register = txn::register_worker(&scene.space, &scene.def, &scene.worker, lease.id, &live);
         scene.worker_revision = scene.applied(register).await?;
@@ -138,6 +138,12 @@ impl<'a> Scene<'a> {
         Ok(self.stage.range(RangeRequest::new(range)).await?.entries.pop())
     }
 
+    /// The revision that wrote the definition's policy.
+    pub(super) async fn policy_seen(&self) -> Result<Revision, Flaw> {
+        let found = self.get(&Key::Policy(self.def.clone())).await?;
+        Ok(found.map_or(0, |entry| entry.mod_revision))
+    }
+
     pub(super) fn attempt(&self, bits: u64) -> AttemptRef {
         AttemptRef {
             definition: self.def.clone(),
@@ -187,7 +193,7 @@ fn policy() -> PolicyRecord {
     PolicyRecord { uid: "u".into(), generation: 1, state: PolicyState::Active, policy: Policy::default() }
 }
 
-fn task() -> TaskRecord {
+pub(super) fn task() -> TaskRecord {
     TaskRecord {
         slot: SLOT,
         published: WallMillis(1),
@@ -278,7 +284,8 @@ async fn a_parked_task_is_not_revived_by_a_repeated_publish(stage: &Stage<'_>) -
 
 async fn nothing_is_published_to_a_closed_definition(stage: &Stage<'_>) -> Outcome {
     let scene = Scene::set(stage).await?;
-    scene.applied(txn::close_definition(&scene.space, &scene.def)).await?;
+    let policy = scene.policy_seen().await?;
+    scene.applied(txn::close_definition(&scene.space, &scene.def, policy)).await?;
     let answer = scene.send(scene.publish()).await?;
     same("answer", &Published::of(&answer), &Published::Closed)?;
     same("keys", &scene.keys().await?, &String::new())
@@ -469,8 +476,7 @@ async fn only_one_candidate_leads(stage: &Stage<'_>) -> Outcome {
 
 async fn a_policy_is_not_written_over_one_it_has_not_seen(stage: &Stage<'_>) -> Outcome {
     let scene = Scene::set(stage).await?;
-    let key = Key::Policy(scene.def.clone());
-    let seen = scene.get(&key).await?.map_or(0, |entry| entry.mod_revision);
+    let seen = scene.policy_seen().await?;
     let policy = |generation| PolicyRecord {
         uid: "u".into(),
         generation,

@@ -157,7 +157,7 @@ async fn a_pending_task_is_replaced_where_it_stands(stage: &Stage<'_>) -> Outcom
     let answer = scene.send(scene.replace(&holder, &newer)).await?;
     same("second", &Replaced::of(&answer, &holder), &Replaced::Changed)?;
     let holder = scene.holder(until).await?;
-    scene.applied(txn::close_definition(&scene.space, &scene.def)).await?;
+    scene.applied(txn::close_definition(&scene.space, &scene.def, scene.policy_seen().await?)).await?;
     let answer = scene.send(scene.replace(&holder, &newer)).await?;
     same("closed", &Replaced::of(&answer, &holder), &Replaced::Closed)
 }
@@ -230,8 +230,9 @@ async fn a_settlement_is_refused_whole_when_a_follow_up_cannot_be_published(stag
     let answer = scene.send(settle_with(&scene, 1, &next)).await?;
     let closed = txn::closed_target(&answer, AttemptId::from_bits(1), &next);
     same("who is to blame", &closed, &Some(&other))?;
-    scene.applied(txn::write_policy(&scene.space, &other, 0, &super::policy())).await?;
-    scene.applied(txn::open_definition(&scene.space, &other, &OpenRecord { uid: "u".into() })).await?;
+    let written = scene.applied(txn::write_policy(&scene.space, &other, 0, &super::policy())).await?;
+    let open = OpenRecord { uid: "u".into() };
+    scene.applied(txn::open_definition(&scene.space, &other, written, &open)).await?;
     scene.applied(settle_with(&scene, 1, &next)).await?;
     holds("now it is published", scene.get(&Key::Task(other, TaskId::from_bits(21))).await?.is_some())
 }
