@@ -39,16 +39,14 @@ pub struct ItemToPath {
     pub mode: Option<i32>,
 }
 
-/// Files from a ConfigMap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which files there are, and how; the same for ConfigMaps and Secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigMapVolume {
-    /// The ConfigMap's name.
-    pub name: String,
+pub struct Files {
     /// Which keys; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ItemToPath>,
-    /// Whether a pod starts without the ConfigMap.
+    /// Whether a pod starts without the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
     /// The files' mode, in decimal.
@@ -57,22 +55,26 @@ pub struct ConfigMapVolume {
     pub default_mode: Option<i32>,
 }
 
+/// Files from a ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapVolume {
+    /// The ConfigMap's name.
+    pub name: String,
+    /// Which files.
+    #[serde(flatten)]
+    pub files: Files,
+}
+
 /// Files from a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretVolume {
     /// The Secret's name.
     pub secret_name: String,
-    /// Which keys; all if empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub items: Vec<ItemToPath>,
-    /// Whether a pod starts without the Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optional: Option<bool>,
-    /// The files' mode, in decimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 511))]
-    pub default_mode: Option<i32>,
+    /// Which files.
+    #[serde(flatten)]
+    pub files: Files,
 }
 
 /// What an empty directory is made of.

@@ -152,16 +152,16 @@ fn volume(volume: &crd::Volume) -> Volume {
         name: volume.name.clone(),
         config_map: volume.config_map.as_ref().map(|source| ConfigMapVolumeSource {
             name: source.name.clone(),
-            items: items(&source.items),
-            optional: source.optional,
-            default_mode: source.default_mode,
+            items: items(&source.files.items),
+            optional: source.files.optional,
+            default_mode: source.files.default_mode,
             ..Default::default()
         }),
         secret: volume.secret.as_ref().map(|source| SecretVolumeSource {
             secret_name: Some(source.secret_name.clone()),
-            items: items(&source.items),
-            optional: source.optional,
-            default_mode: source.default_mode,
+            items: items(&source.files.items),
+            optional: source.files.optional,
+            default_mode: source.files.default_mode,
             ..Default::default()
         }),
         empty_dir: volume.empty_dir.as_ref().map(|source| EmptyDirVolumeSource {
