@@ -5,9 +5,12 @@
 //! when told to stop. Whether it holds it is a watch channel that others look at.
 //!
 //! # Guarantees
-//! The holder says "not held" before anybody else can take the Lease, as long as its own
-//! clock runs. Nothing depends on that: two reconcilers apply the same objects, and do
-//! no harm. Assigning is fenced in etcd, not here.
+//! The holder says "not held" at the latest [`TRUST`] after its last successful renewal
+//! *began*, also while a request hangs; nobody else takes the Lease before its duration has
+//! passed since that renewal was written. So it says so first, by the difference of the
+//! two, as long as its process runs: one that is frozen says nothing. Nothing depends on
+//! it: two reconcilers apply the same objects, and do no harm. Assigning is fenced in etcd,
+//! not here.
 //!
 //! # Caveats
 //! Other holders' clocks are never compared with ours: a Lease has run out when we have
@@ -35,12 +38,22 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// Takes and keeps one Lease.
 #[derive(Debug)]
 pub struct Keeper {
+    candidate: Candidate,
+    held: Held,
+}
+
+/// Who wants the Lease.
+#[derive(Debug)]
+struct Candidate {
     api: Api<Lease>,
     name: String,
     identity: String,
-    held: watch::Sender<bool>,
     seen: Option<(String, Instant)>,
 }
+
+/// Whether we have it, for others to look at.
+#[derive(Debug)]
+struct Held(watch::Sender<bool>);
 
 /// What one look led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,52 +65,80 @@ enum Outcome {
 impl Keeper {
     /// Keeps the Lease `name` for `identity`; nothing is sent before it runs.
     pub fn new(api: Api<Lease>, name: &str, identity: &str) -> Self {
-        let (held, _) = watch::channel(false);
-        Self { api, name: name.to_owned(), identity: identity.to_owned(), held, seen: None }
+        let candidate = Candidate { api, name: name.to_owned(), identity: identity.to_owned(), seen: None };
+        Self { candidate, held: Held(watch::channel(false).0) }
     }
 
     /// Whether the Lease is held.
     pub fn held(&self) -> watch::Receiver<bool> {
-        self.held.subscribe()
+        self.held.0.subscribe()
     }
 
     /// Runs until `stop`, then gives the Lease up.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut renewed = clock::instant();
-        while !stop.is_cancelled() {
-            let asked = clock::instant();
-            match tokio::time::timeout(REQUEST, self.look()).await {
-                Ok(Ok(Outcome::Held)) => {
-                    renewed = asked;
-                    self.set(true);
-                }
-                Ok(Ok(Outcome::Others)) => self.set(false),
-                Ok(Err(error)) => tracing::debug!(%error, "the Lease could not be renewed"),
-                Err(_) => tracing::debug!("the Lease could not be renewed in time"),
-            }
-            if clock::instant() >= renewed + TRUST {
-                self.set(false);
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-        }
-        if *self.held.borrow() {
-            self.set(false);
-            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), self.release()).await {
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { mut candidate, held } = self;
+        hold(&held, &mut candidate, &stop).await;
+        if *held.0.borrow() {
+            held.set(false);
+            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), candidate.release()).await {
                 tracing::debug!(%error, "the Lease runs out by itself");
             }
         }
     }
+}
 
+/// One look at the Lease: taking or renewing it, where it is ours to take.
+trait Look {
+    fn look(&mut self) -> impl Future<Output = Result<Outcome, kube::Error>> + Send;
+}
+
+/// Looks again and again until `stop`, and keeps `held` true to what it found.
+async fn hold(held: &Held, candidate: &mut impl Look, stop: &CancellationToken) {
+    // Until when the last renewal is good for.
+    let mut trusted = clock::instant();
+    while !stop.is_cancelled() {
+        // Before the request: nobody knows when in its course it was written.
+        let asked = clock::instant();
+        match held.until(trusted, tokio::time::timeout(REQUEST, candidate.look())).await {
+            Ok(Ok(Outcome::Held)) => {
+                trusted = asked + TRUST;
+                held.set(true);
+            }
+            Ok(Ok(Outcome::Others)) => held.set(false),
+            Ok(Err(error)) => tracing::debug!(%error, "the Lease could not be renewed"),
+            Err(_) => tracing::debug!("the Lease could not be renewed in time"),
+        }
+        let pause = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        };
+        held.until(trusted, pause).await;
+    }
+}
+
+impl Held {
     fn set(&self, held: bool) {
-        let changed = self.held.send_if_modified(|now| std::mem::replace(now, held) != held);
+        let changed = self.0.send_if_modified(|now| std::mem::replace(now, held) != held);
         if changed {
-            tracing::info!(lease = self.name, held, "the reconcile lease");
+            tracing::info!(held, "the reconcile lease");
         }
     }
 
+    /// Does `work`, and says "not held" when `trusted` passes meanwhile.
+    async fn until<T>(&self, trusted: Instant, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep_until(trusted) => self.set(false),
+        }
+        work.await
+    }
+}
+
+impl Look for Candidate {
     async fn look(&mut self) -> Result<Outcome, kube::Error> {
         let Some(found) = self.api.get_opt(&self.name).await? else {
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
@@ -118,7 +159,9 @@ impl Keeper {
         let lease = Lease { metadata: found.metadata, spec: Some(claim) };
         lost_race(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
+}
 
+impl Candidate {
     /// Whether we have seen the Lease unchanged for its duration.
     fn has_run_out(&mut self, found: &Lease) -> bool {
         let now = clock::instant();
@@ -172,4 +215,59 @@ fn lost_race(answer: Result<Lease, kube::Error>) -> Result<Outcome, kube::Error>
 pub(crate) fn timestamp() -> Timestamp {
     let millis = i64::try_from(clock::wall().0).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Look for std::vec::IntoIter<Result<Outcome, kube::Error>> {
+        async fn look(&mut self) -> Result<Outcome, kube::Error> {
+            match self.next() {
+                Some(outcome) => outcome,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// What is said when the looks go so, one after the other, and then hang.
+    async fn told(looks: Vec<Result<Outcome, kube::Error>>) -> Vec<(u64, bool)> {
+        let (held, stop, began) = (Held(watch::channel(false).0), CancellationToken::new(), clock::instant());
+        let mut seen = held.0.subscribe();
+        let mut looks = looks.into_iter();
+        let mut told = Vec::new();
+        let watching = async {
+            while seen.changed().await.is_ok() {
+                told.push(((clock::instant() - began).as_secs(), *seen.borrow_and_update()));
+            }
+        };
+        tokio::select! {
+            () = hold(&held, &mut looks, &stop) => {}
+            () = watching => {}
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        told
+    }
+
+    fn refused() -> Result<Outcome, kube::Error> {
+        Err(kube::Error::Service("no way".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_whose_renewals_hang_says_so_before_the_lease_can_be_taken() {
+        let held = || Ok(Outcome::Held);
+        // Renewed at 0 and at 3 s; the look of 6 s hangs, and so does the next.
+        let end = 3 + TRUST.as_secs();
+        assert_eq!(told(vec![held(), held()]).await, [(0, true), (end, false)]);
+        assert!(TRUST < DURATION, "others may take it 3 + 15 s after the start at the earliest");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_whose_renewals_are_refused_keeps_it_for_a_while_and_takes_it_again() {
+        let outcomes = vec![Ok(Outcome::Held), refused(), refused(), Ok(Outcome::Held)];
+        // At 9 s it is renewed, before the trust in the first renewal ended.
+        assert_eq!(told(outcomes).await, [(0, true), (9 + TRUST.as_secs(), false)]);
+        let lost = vec![Ok(Outcome::Held), Ok(Outcome::Others), Ok(Outcome::Held)];
+        assert_eq!(told(lost).await[..3], [(0, true), (3, false), (6, true)]);
+    }
 }
