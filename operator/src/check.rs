@@ -2,11 +2,13 @@
 
 use anyhow::{Context as _, bail};
 use bellows_registry::key::Keyspace;
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use crate::config::Config;
 use crate::crd::TaskDefinition;
+use crate::kubernetes::Clients;
 use crate::operator::backend;
 use crate::registry::Registry;
 
@@ -14,8 +16,11 @@ use crate::registry::Registry;
 pub async fn run(config: &Config) -> anyhow::Result<()> {
     let registry = Registry::new(backend(config)?, Keyspace::new(&config.prefix));
     registry.ping().await.with_context(|| format!("the registry at {}", config.endpoints().join(", ")))?;
-    println!("registry: answers");
-    let client = Client::try_default().await.context("no way to reach the Kubernetes API")?;
+    let client = Clients::from_env().await.context("no way to reach the Kubernetes API")?.calls;
+    let system = Api::<Namespace>::all(client.clone()).get("kube-system").await;
+    let system = system.context("reading the namespace kube-system, whose UID names this cluster")?;
+    registry.belongs_to(&system.uid().unwrap_or_default()).await?;
+    println!("registry: answers, and is no other cluster's");
     let all = config.namespaces().is_empty();
     let definitions: Api<TaskDefinition> = match config.namespaces().first() {
         Some(namespace) => Api::namespaced(client, namespace),

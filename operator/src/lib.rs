@@ -12,6 +12,7 @@ pub mod crd;
 pub mod events;
 pub mod generate;
 pub mod http;
+pub mod kubernetes;
 pub mod lease;
 pub mod metrics;
 pub mod operator;

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::events::Events;
+use crate::events;
 use crate::http::{self, Served};
+use crate::kubernetes::Clients;
 use crate::lease::Keeper;
 use crate::metrics::Metrics;
 use crate::reconcile::Context;
@@ -43,13 +44,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let (addr, end) = (config.http_addr, stop.clone());
     parts.spawn(async move { http::serve(addr, served, end).await.context("serving health and metrics") });
 
-    let client = Client::try_default().await.context("no way to reach the Kubernetes API")?;
+    let clients = Clients::from_env().await.context("no way to reach the Kubernetes API")?;
     let claimed = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        claimed = claim(&client, &registry) => claimed,
+        claimed = claim(&clients.calls, &registry) => claimed,
     };
     claimed?;
-    let wired = Wired { config: &config, client, registry, metrics, backend, space };
+    let wired = Wired { config: &config, clients, registry, metrics, backend, space };
     wired.spawn(&mut parts, ready, &stop);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -93,7 +94,7 @@ async fn claim(client: &Client, registry: &Registry) -> anyhow::Result<()> {
 /// Everything that the parts share.
 struct Wired<'a> {
     config: &'a Config,
-    client: Client,
+    clients: Clients,
     registry: Registry,
     metrics: Metrics,
     backend: DynBackend,
@@ -108,15 +109,16 @@ impl Wired<'_> {
         stop: &CancellationToken,
     ) {
         let config = self.config;
-        let leases = Api::namespaced(self.client.clone(), &config.pod_namespace);
+        let leases = Api::namespaced(self.clients.calls.clone(), &config.pod_namespace);
         let keeper = Keeper::new(leases, &config.lease_name, &config.pod_name);
         let lease = keeper.held();
-        let events = Events::new(self.client.clone(), &config.pod_name);
+        let (events, writer) = events::channel(self.clients.calls.clone(), &config.pod_name);
         let assigner = self.assigner(lease.clone());
         let (changed, has_changed) = watch::channel(0);
         let context = Arc::new(Context::new(
-            self.client.clone(),
+            self.clients.clone(),
             self.registry.clone(),
+            assigner.demand(),
             self.installation(),
             lease.clone(),
             events.clone(),
@@ -132,7 +134,7 @@ impl Wired<'_> {
             });
         }
         let scaler = Scaler {
-            client: self.client,
+            client: self.clients.calls,
             scopes: scopes.clone(),
             demand: assigner.demand(),
             changed: has_changed,
@@ -141,7 +143,11 @@ impl Wired<'_> {
             events,
             metrics: self.metrics,
         };
-        let (a, b, c, d) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+        let [a, b, c, d, e] = [(); 5].map(|()| stop.clone());
+        parts.spawn(async move {
+            writer.run(e).await;
+            Ok(())
+        });
         parts.spawn(async move {
             keeper.run(a).await;
             Ok(())

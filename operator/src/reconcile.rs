@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bellows_registry::clock;
+use bellows_registry::demand::DemandReport;
 use bellows_registry::record::PolicyState;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::crd::{ConditionType, FINALIZER, TaskDefinition, TaskDefinitionStatus};
 use crate::events::{self, Events};
+use crate::kubernetes::Clients;
 use crate::metrics::Metrics;
 use crate::registry::{Established, Registry, RegistryError, policy_record};
 use build::Installation;
@@ -85,8 +87,12 @@ impl ReconcileError {
 pub struct Context {
     /// Kubernetes.
     pub client: Client,
+    /// Kubernetes, to watch.
+    pub watches: Client,
     /// The registry.
     pub registry: Registry,
+    /// What the registry holds, where this process leads.
+    pub demand: watch::Receiver<Arc<DemandReport>>,
     /// What worker pods are told of this installation.
     pub installation: Installation,
     /// Whether this replica reconciles.
@@ -112,14 +118,17 @@ impl std::fmt::Debug for Context {
 impl Context {
     /// With no failures yet.
     pub fn new(
-        client: Client,
+        clients: Clients,
         registry: Registry,
+        demand: watch::Receiver<Arc<DemandReport>>,
         installation: Installation,
         lease: watch::Receiver<bool>,
         events: Events,
         metrics: Metrics,
     ) -> Self {
-        Self { client, registry, installation, lease, events, metrics, failures: Mutex::default() }
+        let Clients { calls: client, watches } = clients;
+        let failures = Mutex::default();
+        Self { client, watches, registry, demand, installation, lease, events, metrics, failures }
     }
 
     fn failed(&self, object: &ObjectRef<Guarded>) -> Duration {
@@ -255,7 +264,7 @@ async fn refuse(guard: &Guarded, invalid: &Invalid, context: &Context) -> Result
     let is_news = before.conditions.iter().all(|c| c.type_ != "Ready" || c.message != finding.message);
     if is_news {
         let said = events::warning(invalid.reason(), "Validate", invalid.to_string());
-        context.events.say(&guard.object_ref(&()), said).await;
+        context.events.say(&guard.object_ref(&()), said);
     }
     let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
     let uid = guard.uid().unwrap_or_default();
@@ -311,7 +320,7 @@ async fn end(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErro
     };
     if let Some(said) = said {
         tracing::info!(definition = %ObjectRef::from_obj(guard), note = said.note, "the definition ends");
-        context.events.say(&guard.object_ref(&()), said).await;
+        context.events.say(&guard.object_ref(&()), said);
     }
     let rest = guard.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
     match set_finalizers(guard, rest, context).await {

@@ -4,16 +4,20 @@
 //! the scaler, which runs where the assigner leads, knows the Deployments without asking.
 //! One [`Scope`] a watched namespace, or one for all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellows_registry::demand::DemandReport;
+use bellows_registry::id::DefinitionId;
+use bellows_registry::spec::Mode;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 use kube::runtime::controller::{self, ReconcileReason, ReconcileRequest};
 use kube::runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -114,9 +118,10 @@ pub async fn run(
     let told = Told { queue: &queue, changed: &changed, filled: &feeds.filled };
     let watches = async {
         tokio::join!(
-            watch_definitions(&scope, feeds.definitions, &context.client, told),
-            watch_deployments(&scope, feeds.deployments, &context.client, told),
+            watch_definitions(&scope, feeds.definitions, &context.watches, told),
+            watch_deployments(&scope, feeds.deployments, &context.watches, told),
             enqueue_when_held(&scope, context.lease.clone(), &queue),
+            enqueue_when_missing(&scope, context.demand.clone(), &queue),
         );
     };
     let work = controller::applier(
@@ -213,7 +218,92 @@ async fn enqueue_when_held(scope: &Scope, mut lease: watch::Receiver<bool>, queu
     }
 }
 
+/// The pace at which the registry is compared with the definitions.
+const COMPARE: Duration = Duration::from_millis(500);
+
+/// Looks at definitions that the registry has forgotten, as soon as it is seen to have:
+/// it was emptied, or restored from an old backup. Only where this replica leads the
+/// assigner too, which is the rule; elsewhere the resync finds it.
+async fn enqueue_when_missing(scope: &Scope, mut demand: watch::Receiver<Arc<DemandReport>>, queue: &Queue) {
+    let mut missing = BTreeSet::new();
+    loop {
+        let report = Arc::clone(&demand.borrow_and_update());
+        if report.leading && report.fresh {
+            let now = forgotten(&report, &scope.definitions.state());
+            for object in now.difference(&missing) {
+                let reason = ReconcileReason::Custom { reason: "the registry has forgotten it".to_owned() };
+                let obj_ref = ObjectRef::new(object.name.as_str()).within(object.namespace.as_str());
+                enqueue(queue, obj_ref, reason).await;
+            }
+            missing = now;
+        }
+        if demand.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(COMPARE).await;
+    }
+}
+
+/// Definitions that live and whose policy, or whose sign that tasks are accepted, is not
+/// in the registry. A new one is among them until it is established, which does no harm.
+fn forgotten(report: &DemandReport, definitions: &[Arc<Guarded>]) -> BTreeSet<DefinitionId> {
+    let living = definitions.iter().filter(|guard| guard.meta().deletion_timestamp.is_none());
+    living
+        .filter_map(|guard| {
+            let definition = guard.0.as_ref().ok()?;
+            let id = DefinitionId::new(&guard.namespace()?, &guard.name_any()).ok()?;
+            let known = report.definitions.get(&id);
+            let open = known.is_some_and(|known| known.open);
+            let complete = known.is_some_and(|known| known.state.is_some())
+                && (open || definition.spec.mode == Mode::HoldAndDrain);
+            (!complete).then_some(id)
+        })
+        .collect()
+}
+
 async fn enqueue(queue: &Queue, obj_ref: ObjectRef<Guarded>, reason: ReconcileReason) {
     // The receiver lives as long as the senders: `run` holds both.
     let _ = queue.send(ReconcileRequest { obj_ref, reason }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use bellows_registry::demand::Demand;
+    use bellows_registry::record::PolicyState;
+    use kube::core::DeserializeGuard;
+
+    use super::*;
+
+    fn definition(name: &str, mode: Mode, deleted: bool) -> Arc<Guarded> {
+        let spec = serde_yaml_ng::from_str(&format!("worker: {{ image: x }}\nmode: {mode:?}")).unwrap();
+        let mut definition = crate::crd::TaskDefinition::new(name, spec);
+        definition.metadata.namespace = Some("a".to_owned());
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::lease::timestamp());
+        definition.metadata.deletion_timestamp = deleted.then_some(now);
+        Arc::new(DeserializeGuard(Ok(definition)))
+    }
+
+    #[test]
+    fn what_the_registry_has_forgotten_is_looked_at_again() {
+        let mut report = DemandReport { leading: true, fresh: true, ..DemandReport::default() };
+        let mut known = |name: &str, open: bool, state: Option<PolicyState>| {
+            let id = DefinitionId::new("a", name).unwrap();
+            report.definitions.insert(id, Demand { open, state, ..Demand::default() });
+        };
+        known("whole", true, Some(PolicyState::Active));
+        known("draining", false, Some(PolicyState::Active));
+        known("closed", false, Some(PolicyState::Active));
+        known("without-policy", true, None);
+        let definitions = [
+            definition("whole", Mode::Active, false),
+            definition("draining", Mode::HoldAndDrain, false),
+            definition("closed", Mode::Hold, false),
+            definition("without-policy", Mode::Active, false),
+            definition("gone", Mode::Active, false),
+            definition("deleted", Mode::Active, true),
+        ];
+        let names: Vec<String> =
+            forgotten(&report, &definitions).into_iter().map(|id| id.name.to_string()).collect();
+        assert_eq!(names, ["closed", "gone", "without-policy"]);
+    }
 }

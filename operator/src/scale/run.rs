@@ -77,9 +77,19 @@ struct Memory {
 
 /// What came of a write.
 enum Answer {
-    Scaled { id: DefinitionId, result: Result<(i64, u32), String> },
+    Scaled(Box<Scaled>),
     Shown { id: DefinitionId, written: bool },
-    Said,
+}
+
+/// What came of setting a number of pods.
+struct Scaled {
+    id: DefinitionId,
+    object: ObjectReference,
+    from: u32,
+    to: u32,
+    reason: Reason,
+    /// The Deployment's generation after it, and how long it took.
+    result: Result<(i64, Duration), String>,
 }
 
 /// One definition and its Deployment, as cached.
@@ -114,7 +124,7 @@ impl Scaler {
                 () = stop.cancelled() => return,
                 changed = self.demand.changed() => if changed.is_err() { return },
                 changed = self.changed.changed() => if changed.is_err() { return },
-                Some(answer) = writes.join_next() => answered(&mut memories, answer.ok(), &self.metrics),
+                Some(answer) = writes.join_next() => self.answered(&mut memories, answer.ok()),
                 () = tokio::time::sleep_until(wake) => {}
                 () = tokio::time::sleep_until(next_look) => {
                     next_look = clock::instant() + LOOK;
@@ -182,7 +192,6 @@ impl Scaler {
             let rested = memory.retry_at.is_none_or(|at| now >= at);
             if !memory.writing && rested && writes.len() < IN_FLIGHT {
                 memory.writing = true;
-                memory.ledger.scaled(from, to, decision.reason);
                 self.scale(pair, from, to, decision.reason, writes);
             } else if !memory.writing {
                 wake = memory.retry_at;
@@ -197,6 +206,25 @@ impl Scaler {
             self.tell(pair, status, &decision, told.signal_changed, writes);
         }
         [wake, told.wake].into_iter().flatten().min()
+    }
+
+    fn answered(&self, memories: &mut BTreeMap<DefinitionId, Memory>, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Shown { id, written: false }) => {
+                if let Some(memory) = memories.get_mut(&id) {
+                    memory.ledger.failed();
+                }
+            }
+            Some(Answer::Scaled(scaled)) => {
+                if let Ok((_, took)) = &scaled.result {
+                    self.metrics.scaled(scaled.from, scaled.to, *took);
+                } else {
+                    self.metrics.scale_failed();
+                }
+                scaled.end(memories.get_mut(&scaled.id), &self.events);
+            }
+            Some(Answer::Shown { .. }) | None => {}
+        }
     }
 
     /// Definitions that live and whose Deployment is their own.
@@ -220,27 +248,19 @@ impl Scaler {
             "metadata": { "name": name, "namespace": namespace, "uid": pair.deployment.uid() },
             "spec": { "replicas": to },
         });
-        let (events, object, metrics) = (self.events.clone(), pair.object.clone(), self.metrics.clone());
-        let began = clock::instant();
+        let (object, began) = (pair.object.clone(), clock::instant());
         writes.spawn(async move {
             let params = PatchParams::apply(SCALER).force();
             let answer = tokio::time::timeout(REQUEST, api.patch(&name, &params, &Patch::Apply(&body))).await;
             let result = match answer {
-                Ok(Ok(deployment)) => Ok((deployment.metadata.generation.unwrap_or_default(), to)),
+                Ok(Ok(deployment)) => {
+                    Ok((deployment.metadata.generation.unwrap_or_default(), clock::instant() - began))
+                }
                 Ok(Err(kube::Error::Api(status))) => Err(status.message.clone()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("no answer in time".to_owned()),
             };
-            if result.is_ok() {
-                metrics.scaled(from, to, clock::instant() - began);
-            }
-            Answer::Scaled { id, result }
-        });
-        let note = format!("from {from} to {to} worker pods: {reason}");
-        let said = events::normal("Scaled", format!("Scale{from}To{to}"), note);
-        writes.spawn(async move {
-            events.say(&object, said).await;
-            Answer::Said
+            Answer::Scaled(Box::new(Scaled { id, object, from, to, reason, result }))
         });
     }
 
@@ -270,44 +290,38 @@ impl Scaler {
                 Ok(Err(error)) => tracing::debug!(definition = %id, %error, "the status was not written"),
                 Err(_) => tracing::debug!(definition = %id, "the status was not written in time"),
             }
-            if lost {
-                events.say(&object, events::warning("SignalLost", "Scale", reason.to_string())).await;
+            if lost && written {
+                events.say(&object, events::warning("SignalLost", "Scale", reason.to_string()));
             }
             Answer::Shown { id, written }
         });
     }
 }
 
-fn answered(memories: &mut BTreeMap<DefinitionId, Memory>, answer: Option<Answer>, metrics: &Metrics) {
-    match answer {
-        Some(Answer::Shown { id, written: false }) => {
-            if let Some(memory) = memories.get_mut(&id) {
-                memory.ledger.failed();
+impl Scaled {
+    /// Remembers what came of it. Only what was done is told: in the event, and as the
+    /// status's last scaling.
+    fn end(&self, memory: Option<&mut Memory>, events: &Events) {
+        let Self { id, object, from, to, reason, result } = self;
+        match result {
+            Ok(_) => {
+                let note = format!("from {from} to {to} worker pods: {reason}");
+                events.say(object, events::normal("Scaled", format!("Scale{from}To{to}"), note));
+            }
+            Err(error) => {
+                tracing::warn!(definition = %id, error, "the number of pods could not be changed");
             }
         }
-        Some(Answer::Scaled { id, result }) => scaled(memories.get_mut(&id), &id, &result, metrics),
-        Some(Answer::Shown { .. } | Answer::Said) | None => {}
-    }
-}
-
-fn scaled(
-    memory: Option<&mut Memory>,
-    id: &DefinitionId,
-    result: &Result<(i64, u32), String>,
-    metrics: &Metrics,
-) {
-    if let Err(error) = result {
-        tracing::warn!(definition = %id, error, "the number of pods could not be changed");
-        metrics.scale_failed();
-    }
-    let Some(memory) = memory else { return };
-    memory.writing = false;
-    match result {
-        Ok(written) => {
-            memory.written = Some(*written);
-            memory.retry_at = None;
+        let Some(memory) = memory else { return };
+        memory.writing = false;
+        match result {
+            Ok((generation, _)) => {
+                memory.ledger.scaled(*from, *to, *reason);
+                memory.written = Some((*generation, *to));
+                memory.retry_at = None;
+            }
+            Err(_) => memory.retry_at = Some(clock::instant() + Duration::from_secs(1)),
         }
-        Err(_) => memory.retry_at = Some(clock::instant() + Duration::from_secs(1)),
     }
 }
 
@@ -344,4 +358,32 @@ fn pair(scope: &Scope, guard: &crate::reconcile::Guarded) -> Option<Pair> {
         status: definition.status.clone().unwrap_or_default(),
         object: definition.object_ref(&()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scaling_is_told_once_it_is_done_and_not_before() {
+        let scaled = |result| Scaled {
+            id: DefinitionId::new("a", "b").unwrap(),
+            object: ObjectReference::default(),
+            from: 0,
+            to: 3,
+            reason: Reason::BelowMinimum,
+            result,
+        };
+        let (events, mut queue) = Events::queue(4);
+        let mut memory = Memory { writing: true, ..Memory::default() };
+        scaled(Err("refused".to_owned())).end(Some(&mut memory), &events);
+        assert!(queue.try_recv().is_err(), "nothing was scaled");
+        assert!(memory.retry_at.is_some() && !memory.writing && memory.ledger.last_scale().is_none());
+
+        scaled(Ok((7, Duration::ZERO))).end(Some(&mut memory), &events);
+        let spoken = queue.try_recv().expect("it was scaled");
+        assert_eq!((spoken.said.reason, spoken.said.action.as_str()), ("Scaled", "Scale0To3"));
+        assert_eq!(memory.written, Some((7, 3)));
+        assert_eq!(memory.ledger.last_scale().map(|last| last.to), Some(3));
+    }
 }

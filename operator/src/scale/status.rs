@@ -120,6 +120,12 @@ impl Ledger {
         self.urgent = true;
     }
 
+    /// The last scaling of this process.
+    #[cfg(test)]
+    pub(super) fn last_scale(&self) -> Option<&LastScale> {
+        self.scaled.as_ref()
+    }
+
     /// Notes that the last write did not arrive: what is shown is not what was written.
     pub(super) fn failed(&mut self) {
         self.written = None;
