@@ -24,6 +24,12 @@ pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Pod> {
     api.get(name).await.with_context(|| format!("reading pod {namespace}/{name}"))
 }
 
+/// One pod, if it is there.
+pub async fn find(client: &Client, namespace: &str, name: &str) -> Result<Option<Pod>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    Ok(api.get_opt(name).await?)
+}
+
 /// Deletes a pod at once, without a chance to say goodbye.
 pub async fn kill(client: &Client, namespace: &str, name: &str) -> Result<()> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);

@@ -1,6 +1,8 @@
 //! The folder the pods share: photographs in, thumbnails and saved refs out.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -38,6 +40,37 @@ pub struct Made {
     pub path: String,
     /// Its size in bytes.
     pub bytes: u64,
+}
+
+/// A photograph that arrives when we say so: a named pipe.
+#[derive(Debug)]
+pub struct Late {
+    pipe: PathBuf,
+    photo: PathBuf,
+}
+
+impl Late {
+    /// The writing end, if somebody reads; nothing arrives before [`Late::arrive`].
+    pub fn held(&self) -> Result<Option<File>> {
+        const O_NONBLOCK: i32 = 0o4000; // else opening waits for a reader
+        const ENXIO: i32 = 6; // there is none
+        match OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&self.pipe) {
+            Ok(end) => Ok(Some(end)),
+            Err(error) if error.raw_os_error() == Some(ENXIO) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("opening {}", self.pipe.display())),
+        }
+    }
+
+    /// Writes the whole photograph to whoever reads, and lets go of the end that was held.
+    pub async fn arrive(self, held: File) -> Result<()> {
+        let written = tokio::task::spawn_blocking(move || -> Result<()> {
+            let bytes = std::fs::read(&self.photo)?;
+            OpenOptions::new().write(true).open(&self.pipe)?.write_all(&bytes)?;
+            drop(held);
+            Ok(())
+        });
+        written.await?
+    }
 }
 
 impl Volume {
@@ -78,6 +111,18 @@ impl Volume {
             std::fs::copy(file, &target).with_context(|| format!("copying {}", file.display()))?;
         }
         Ok(())
+    }
+
+    /// A wave of one photograph that is not there yet: whoever opens it waits for it.
+    pub fn lay_out_late(&self, wave: &str) -> Result<Late> {
+        let folder = self.root.join("photos").join(wave);
+        std::fs::create_dir_all(&folder)?;
+        let pipe = folder.join("late.jpg");
+        let made = std::process::Command::new("mkfifo").args(["-m", "666"]).arg(&pipe).status();
+        anyhow::ensure!(made.context("mkfifo")?.success(), "mkfifo did not make {}", pipe.display());
+        let photo = self.root.join("photos/third");
+        let photo = photos::list(&photo)?.into_iter().next().context("a photograph")?;
+        Ok(Late { pipe, photo })
     }
 
     /// How many photographs a wave has.

@@ -1,5 +1,5 @@
 //! The short story on a real Kubernetes with real pods: install, define, 0 → N, results,
-//! a pod killed in the middle, back to 0. Needs a cluster with the images loaded:
+//! a pod killed in the middle, back to 0; a busy pod deleted. Needs a cluster with the images loaded:
 //! `make test` brings one up; without it this fails by name.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use bellows_registry::record::Ended;
 use bellows_tests::cluster::Cluster;
 use bellows_tests::names::WORK;
 use bellows_tests::scene::{Scene, root};
-use bellows_tests::story::{faults, install, quiet, work};
+use bellows_tests::story::{drain, faults, install, quiet, work};
 use bellows_tests::{pods, verdict};
 
 #[tokio::test]
@@ -34,6 +34,8 @@ async fn short_story(cluster: Cluster) -> Result<()> {
     assert_balance(&scene)?;
     let publisher = pods::ended(&scene.client, WORK, "publish-first", Duration::from_secs(20)).await?;
     assert!(publisher.log.contains("cut off"), "the failure's text reaches the publisher: {}", publisher.log);
+    quiet::back_to_zero(&scene).await?;
+    drain::delete_busy_pod(&mut scene).await?;
     quiet::back_to_zero(&scene).await
 }
 

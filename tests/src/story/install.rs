@@ -18,6 +18,11 @@ use crate::{manifests, photos, shell, wait};
 
 /// `helm install` with no values, and the registry's witness.
 pub async fn install(cluster: Cluster) -> Result<Scene> {
+    install_with(cluster, "").await
+}
+
+/// `helm install` with values, as flags.
+pub async fn install_with(cluster: Cluster, values: &str) -> Result<Scene> {
     let client = Client::try_default().await.context("the Kubernetes API")?;
     leave_no_trace().await;
     let inputs = photos::gather(&photos::cache()?).context(
@@ -25,7 +30,7 @@ pub async fn install(cluster: Cluster) -> Result<Scene> {
     )?;
     let (here, on_nodes) = cluster.volume(&root());
     let volume = Volume::lay_out(&here, &inputs)?;
-    helm_install().await?;
+    helm_install_with(values).await?;
     let ledger = Ledger::open(cluster.registry(&client).await?)?;
     shell::apply(&manifests::volume(&on_nodes)).await?;
     let replicas = Replicas::follow(client.clone(), WORK, DEFINITION);
@@ -36,8 +41,12 @@ pub async fn install(cluster: Cluster) -> Result<Scene> {
 
 /// The command a user types, and the wait for what it starts.
 pub async fn helm_install() -> Result<()> {
+    helm_install_with("").await
+}
+
+async fn helm_install_with(values: &str) -> Result<()> {
     shell::typed(&format!(
-        "helm install {RELEASE} {CHART} --namespace {SYSTEM} --create-namespace --wait --timeout 120s"
+        "helm install {RELEASE} {CHART} --namespace {SYSTEM} --create-namespace --wait --timeout 120s {values}"
     ))
     .await?;
     Ok(())
