@@ -25,6 +25,13 @@ pub fn check(name: &str, holds: bool, why: impl Display) -> anyhow::Result<()> {
     Err(CheckFailed { check: name.to_owned(), why: why.to_string() }.into())
 }
 
+/// Tells a time beside its target. Not a check: a busy machine misses a target without
+/// anything being wrong, and what must hold at any speed has checks of its own.
+pub fn figure(name: &str, seconds: f64, target: f64) {
+    let verdict = if seconds <= target { "target" } else { "ABOVE the target of" };
+    println!("    {name}: {seconds:.1} s ({verdict} {target:.0} s)");
+}
+
 /// Says what is being done, without a verdict.
 pub fn say(text: impl Display) {
     println!("    {text}");

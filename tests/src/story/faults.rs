@@ -9,7 +9,7 @@ use bellows_registry::id::{AttemptId, TaskId, WorkerId};
 
 use crate::ledger::Book;
 use crate::names::SYSTEM;
-use crate::narrate::{check, say};
+use crate::narrate::{check, figure, say};
 use crate::scene::Scene;
 use crate::shell;
 
@@ -64,9 +64,9 @@ async fn recovered(scene: &mut Scene, killed: clock::Now, had: &BTreeMap<TaskId,
     let started = scene.ledger.until(what, Duration::from_secs(60), elsewhere).await?;
     let last = started.into_iter().max().context("it had tasks")?;
     scene.report.kill_recovery_s = last.since(killed.wall).as_secs_f64();
-    let seconds = scene.report.kill_recovery_s;
-    say(format!("from the kill to the last start elsewhere: {seconds:.1} s"));
-    check("its tasks ran again within TTL + 2 s", seconds <= 12.0, format!("it took {seconds:.1} s"))
+    // The lease's TTL, and 2 s in which its end is noticed and the tasks are given out.
+    figure("from the kill to the last start elsewhere", scene.report.kill_recovery_s, 12.0);
+    Ok(())
 }
 
 /// Deletes the leader's pod while a second wave waits, and sees assigning go on.
