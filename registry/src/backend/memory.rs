@@ -25,8 +25,10 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
+#[cfg(feature = "embedded")]
+pub(super) use self::store::Kept;
+pub(super) use self::store::Made;
 use self::store::Store;
-pub(super) use self::store::{Kept, Made};
 use self::sweep::Sweeper;
 use super::{
     Backend, BackendError, Lease, LeaseId, RangeAnswer, RangeRequest, Revision, Txn, TxnAnswer, WatchRequest,
