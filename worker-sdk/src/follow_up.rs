@@ -1,7 +1,7 @@
 //! Follow-up tasks: what a success publishes in the transaction that records it.
 
 use bellows_registry::clock::WallMillis;
-use bellows_registry::id::{DefinitionId, ResultSlot};
+use bellows_registry::id::{DefinitionId, IdError, ResultSlot};
 use bellows_registry::record::{follow_up, limits};
 use bellows_registry::txn::{AttemptRef, FollowUp};
 
@@ -9,6 +9,8 @@ use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::draft::{Claim, Desk, Encoded, NewTask, header_bytes};
 use crate::error::PublishError;
 use crate::outcome::TaskSuccess;
+use crate::refs::{RawTaskRef, TaskRef};
+use crate::worker::TaskContext;
 
 /// A follow-up task as its handler asked for it.
 #[derive(Debug)]
@@ -36,6 +38,21 @@ impl<C> TaskSuccess<C> {
     pub fn and_publish_task<T: TaskDefinition<Trigger: PublishStrategy>>(mut self, task: NewTask<T>) -> Self {
         self.follow_ups.push(Asked { name: T::NAME, task: task.draft.encode() });
         self
+    }
+}
+
+impl TaskContext {
+    /// The reference of a follow-up task before it is published: the one at `place`, from
+    /// 0, of those that this attempt's success carries. Return it in the result, and
+    /// whoever gets that can await the follow-up too. It means nothing if the attempt
+    /// carries no such task, or does not succeed.
+    ///
+    /// # Errors
+    /// If the name of `T` is not allowed.
+    pub fn follow_up<T: TaskDefinition>(&self, place: usize) -> Result<TaskRef<T>, IdError> {
+        let definition = DefinitionId::new(self.definition.namespace.as_str(), T::NAME)?;
+        let id = follow_up(self.task, self.attempt, place);
+        Ok(TaskRef::from_raw(RawTaskRef { definition, id, slot: self.slot }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_registry::clock::{self, Instant};
-use bellows_registry::id::{AttemptId, TaskId, WorkerId};
+use bellows_registry::id::{AttemptId, DefinitionId, ResultSlot, TaskId, WorkerId};
 use bellows_registry::record::Envelope;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,9 @@ impl<W: Worker, F: Fn(&WorkerId) -> W + Send + Sync + 'static> WorkerFactory for
 /// What an attempt knows of itself.
 #[derive(Debug, Clone)]
 pub struct TaskContext {
+    pub(crate) definition: DefinitionId,
     pub(crate) task: TaskId,
+    pub(crate) slot: ResultSlot,
     pub(crate) attempt: AttemptId,
     pub(crate) number: u32,
     pub(crate) max_attempts: u32,

@@ -257,7 +257,9 @@ impl Running<'_> {
 
     fn context(&self, deadline: Instant, cancelled: CancellationToken, trace: TraceParent) -> TaskContext {
         TaskContext {
+            definition: self.at.definition.clone(),
             task: self.at.task,
+            slot: self.record.slot,
             attempt: self.at.attempt,
             number: self.record.number,
             max_attempts: self.record.max_attempts,

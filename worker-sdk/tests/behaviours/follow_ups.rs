@@ -17,6 +17,7 @@ use super::world::{Act, LONG, SOON, World, policy, within};
 behaviours! {
     a_success_publishes_its_follow_up_tasks_with_its_result,
     a_follow_up_task_runs_and_may_have_follow_ups_of_its_own,
+    a_follow_up_is_awaited_by_the_reference_in_its_parents_result,
     a_failed_attempt_publishes_no_follow_ups,
     a_follow_up_that_nobody_takes_fails_the_attempt_and_loses_nothing,
     an_attempt_whose_follow_up_was_refused_succeeds_once_it_is_taken,
@@ -102,6 +103,22 @@ async fn a_follow_up_task_runs_and_may_have_follow_ups_of_its_own(world: World) 
     world.bellows.publish::<Act>("4".into()).await.unwrap();
     within(SOON, ended.notified()).await;
     assert_eq!(runs.load(Ordering::SeqCst), 5);
+}
+
+async fn a_follow_up_is_awaited_by_the_reference_in_its_parents_result(world: World) {
+    world.define(LONG).await;
+    let act = |context: TaskContext, text: String| async move {
+        if text == "child" {
+            return Ok("the child's result".to_owned().into());
+        }
+        let child = serde_json::to_string(&context.follow_up::<Act>(0)?)?;
+        Ok(TaskSuccess::done(child).and_publish::<Act>("child".into()))
+    };
+    let _worker = world.worker(&world.bellows, 1, act).await;
+    let parent = world.bellows.publish::<Act>("parent".into()).await.unwrap();
+    let child: TaskRef<Act> = serde_json::from_str(&within(SOON, parent).await.unwrap()).unwrap();
+    let elsewhere = world.other_client();
+    assert_eq!(within(SOON, elsewhere.task(child)).await.unwrap(), "the child's result");
 }
 
 async fn a_failed_attempt_publishes_no_follow_ups(world: World) {
