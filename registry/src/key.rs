@@ -227,6 +227,11 @@ impl Keyspace {
         KeyRange::prefix(format!("{}q/{def}/x/", self.root))
     }
 
+    /// Every request about one definition's tasks.
+    pub fn requests_range(&self, def: &DefinitionId) -> KeyRange {
+        KeyRange::prefix(format!("{}q/{def}/c/", self.root))
+    }
+
     /// Every terminal record of one definition.
     pub fn outcomes_range(&self, def: &DefinitionId) -> KeyRange {
         KeyRange::prefix(format!("{}r/{def}/", self.root))

@@ -8,11 +8,15 @@
 //! 1. tasks of dead workers go back to the queue, or are parked if they keep losing
 //!    workers while alone;
 //! 2. tasks held beyond every bound go back (law 15);
-//! 3. due tasks are given to active workers with free slots, the freest first. A
+//! 3. what people and tools ask for is done: a task to be cancelled is no longer given out;
+//! 4. tasks that waited longer than they may end, parked ones past their time are removed;
+//! 5. due tasks are given to active workers with free slots, the freest first. A
 //!    suspect task waits for an idle worker and has it to itself (law 17). Where a plan
 //!    has not room for all, every definition has its share of it.
 
+mod asked;
 mod assumed;
+mod expiring;
 mod fill;
 mod give;
 mod write;
@@ -24,14 +28,14 @@ use tokio::time::Instant;
 use crate::backend::Revision;
 use crate::clock::Now;
 use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
-use crate::record::Isolation;
+use crate::record::{Isolation, Ties};
 use crate::txn::AsSeen;
-use crate::view::{Definition, Task, View};
+use crate::view::{Definition, Parked, Task, View};
 
 use give::Give;
 
 pub use assumed::Assumed;
-pub use write::{Written, write};
+pub use write::{Fetch, Written, write};
 
 /// How many steps one plan has at most: what two full batches take.
 pub const MAX_STEPS: usize = 240;
@@ -79,16 +83,76 @@ pub enum Step {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// End a waiting task that somebody asked to cancel.
+    Cancel {
+        /// The task.
+        task: TaskId,
+        /// The task's mod-revision as seen.
+        seen: Revision,
+        /// The tally's mod-revision as seen; 0 if there is none.
+        tally: Revision,
+    },
+    /// Tell the worker of a task that somebody asked to cancel it.
+    FlagCancel {
+        /// The task.
+        task: TaskId,
+        /// The worker that holds it.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Whether the task has the worker to itself.
+        isolation: Isolation,
+    },
+    /// End a task that has waited longer than it may.
+    Expire {
+        /// The task.
+        task: TaskId,
+        /// The task's mod-revision as seen.
+        seen: Revision,
+        /// The tally's mod-revision as seen; 0 if there is none.
+        tally: Revision,
+    },
+    /// Run a parked task again. Its payload is read first.
+    Replay {
+        /// The task.
+        task: TaskId,
+    },
+    /// Remove a parked task: somebody asked to, or it is past its retention.
+    Purge {
+        /// The task.
+        task: TaskId,
+        /// What it is tied to.
+        ties: Ties,
+        /// The parked record's mod-revision as seen.
+        seen: Revision,
+    },
+    /// Remove a request that there is nothing left to do about.
+    DropRequest {
+        /// The task.
+        task: TaskId,
+        /// The request's mod-revision as seen.
+        seen: Revision,
+    },
 }
 
 impl Step {
+    fn purge(task: TaskId, parked: Parked) -> Self {
+        Self::Purge { task, ties: parked.ties, seen: parked.revision }
+    }
+
     /// The task it is about.
     pub fn task(&self) -> TaskId {
         match self {
             Self::Assign { task, .. }
             | Self::Lost { task, .. }
             | Self::LostForGood { task, .. }
-            | Self::TakeBack { task, .. } => *task,
+            | Self::TakeBack { task, .. }
+            | Self::Cancel { task, .. }
+            | Self::FlagCancel { task, .. }
+            | Self::Expire { task, .. }
+            | Self::Replay { task }
+            | Self::Purge { task, .. }
+            | Self::DropRequest { task, .. } => *task,
         }
     }
 }
@@ -142,6 +206,8 @@ pub fn assign(view: &View, assumed: &Assumed, now: &Now) -> Plan {
     for (id, definition) in view.definitions() {
         lost(&mut plan, id, definition, assumed);
         take_back(&mut plan, id, definition, assumed, now.instant);
+        asked::plan(&mut plan, id, definition, assumed, now.instant);
+        expiring::plan(&mut plan, id, definition, assumed, now);
         plan.wake_at(definition.next_due(now.instant));
         plan.wake_at(definition.next_overdue().filter(|at| *at > now.instant));
     }
@@ -197,6 +263,8 @@ fn lost(plan: &mut Plan, id: &DefinitionId, definition: &Definition, assumed: &A
                 && task.exists()
                 && !task_id.is_singleton()
                 && task.tally().losses_alone + 1 >= max_disruptions;
+            // What is asked of it comes first.
+            let hopeless = hopeless && definition.request(task_id).is_none();
             let (worker, attempt) = (worker.clone(), assigned.attempt);
             let step = if hopeless {
                 Step::LostForGood { task: task_id, worker, attempt }

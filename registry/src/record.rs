@@ -14,6 +14,7 @@
 mod envelope;
 mod outcome;
 mod report;
+mod request;
 mod task;
 mod unique;
 mod worker;
@@ -23,8 +24,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use envelope::{Applied, Envelope, JSON};
-pub use outcome::{AttemptError, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
+pub use outcome::{AttemptError, Cancellation, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
 pub use report::{CheckpointRecord, Progress};
+pub use request::{Ask, RequestRecord};
 pub use task::{AssignmentRecord, Delay, Isolation, Seen, TaskOptions, TaskRecord};
 pub use unique::{HeldUntil, HolderRecord, NotADigest, Ties, Unique, UniqueKey, follow_up, idempotent};
 pub use worker::{

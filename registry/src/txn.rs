@@ -15,7 +15,13 @@
 //! | [`lost`] (assigner) | term · `a` present, `w` absent | delete `a`, put `p` |
 //! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p k`, put `x`, put `r`; `u` stays held |
 //! | [`take_back`] (assigner, law 15) | term · `a` present | delete `a`, put `p` |
-//! | [`expire_outcome`] (retention) | `r` as seen | delete `r` |
+//! | [`ask`] (people and tools) | `t` (to cancel) or `x` present; `c` absent | put `c` · else get `c` |
+//! | [`end_waiting`] (assigner: cancel, expire) | term · `t` and `p` as seen | delete `t p k c` [`u`], put `r` |
+//! | [`flag_cancel`] (assigner) | term · `a` present | put `a` with the flag |
+//! | [`replay`] (assigner) | term · `x` as seen | delete `x r c`, put `t p`, the next life; `u` stays held |
+//! | [`purge`] (assigner: on request, or past retention) | term · `x` as seen | delete `x r c` [`u`] |
+//! | [`drop_request`] (assigner) | term · `c` as seen | delete `c` |
+//! | [`expire_outcome`] (retention) | `r` as seen, `x` absent | delete `r` |
 //!
 //! `u` is the task's unique key, if it was published with one: [`Ties::unique`] says
 //! whether it holds it now, and every move that ends a task for good deletes it then.
@@ -24,6 +30,7 @@
 //! here is each move's own. A move that loses its compare does nothing, and does not
 //! disturb its neighbours. Pure: nothing here talks to a backend.
 
+mod asked;
 mod batch;
 mod house;
 mod publish;
@@ -37,6 +44,7 @@ use crate::id::{AttemptId, DefinitionId, ResultSlot, TaskId, WorkerId};
 use crate::key::{Key, KeyRange, Keyspace};
 use crate::record::{AssignmentRecord, OutcomeRecord, ParkedRecord, Record, Tally};
 
+pub use asked::{Asked, ParkedTask, WaitingTask, ask, drop_request, end_waiting, flag_cancel, purge, replay};
 pub use batch::{Batch, Rejected, Touched};
 pub use house::{
     campaign, change_worker, close_definition, open_definition, put_singleton, put_worker, raise_term,
@@ -196,13 +204,21 @@ pub fn take_back(space: &Keyspace, at: &AttemptRef, tally: &Tally) -> Move {
     give_back(space, at, tally)
 }
 
-/// Removes a terminal record that is past its time.
-pub fn expire_outcome(path: Bytes, seen: Revision) -> Move {
-    Move {
-        compares: vec![Compare { key: path.clone(), is: Is::At(seen) }],
-        then: vec![Op::Delete(KeyRange::one(path))],
-        otherwise: Vec::new(),
-    }
+/// Removes a terminal record that is past its time. A parked task's goes with the parked
+/// task, not before it.
+pub fn expire_outcome(
+    space: &Keyspace,
+    def: &DefinitionId,
+    slot: ResultSlot,
+    task: TaskId,
+    seen: Revision,
+) -> Move {
+    let outcome = Key::Outcome(def.clone(), slot, task);
+    Write::new(space)
+        .when(&outcome, Is::At(seen))
+        .when(&Key::Parked(def.clone(), task), Is::Absent)
+        .delete(&outcome)
+        .done()
 }
 
 /// What became of a worker's move on its own assignment.

@@ -10,6 +10,7 @@
 //! one whose tally cannot be read is not given out, a worker that cannot be read lives and
 //! takes nothing.
 
+mod aside;
 mod definition;
 mod task;
 
@@ -24,6 +25,7 @@ use crate::id::DefinitionId;
 use crate::key::{Key, Keyspace};
 use crate::record::{DecodeError, MetaRecord, Record, Seen};
 
+pub use aside::{Parked, Request};
 pub use definition::{Definition, WorkerView};
 pub use task::{Assigned, Task};
 
@@ -173,7 +175,7 @@ impl View {
             }
             Key::Meta => self.meta = Some(MetaRecord::decode(&entry.value)?),
             // Not the assigner's yet, and not its business: nothing to know.
-            Key::Unique(..) | Key::Request(..) | Key::Outcome(..) => {}
+            Key::Unique(..) | Key::Outcome(..) => {}
             of_a_definition => {
                 let Some(id) = of_a_definition.definition() else { return Ok(()) };
                 let room = PAYLOAD_BUDGET.saturating_sub(self.payload_bytes);

@@ -13,11 +13,11 @@ use bellows_registry::clock::{self, Now};
 use bellows_registry::entropy::Entropy;
 use bellows_registry::id::{DefinitionId, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
-use bellows_registry::plan::{self, Assumed, Plan, Step, Written};
+use bellows_registry::plan::{self, Assumed, Fetch, Plan, Step, Written};
 use bellows_registry::record::{
-    AssignmentRecord, CheckpointRecord, Delay, HeldUntil, HolderRecord, OutcomeRecord, PolicyRecord,
-    PolicyState, Progress, Record, Tally, TaskOptions, TaskRecord, Unique, UniqueKey, WorkerRecord,
-    WorkerState,
+    Ask, AssignmentRecord, CheckpointRecord, Delay, Ended, HeldUntil, HolderRecord, OutcomeRecord,
+    ParkedRecord, PolicyRecord, PolicyState, Progress, Record, RequestRecord, Tally, TaskOptions, TaskRecord,
+    Unique, UniqueKey, WorkerRecord, WorkerState,
 };
 use bellows_registry::spec::{Mode, Policy};
 use bellows_registry::testkit::records;
@@ -43,6 +43,8 @@ struct Core {
     attempts: Vec<(AttemptRef, Tally)>,
     /// Checkpoints kept, and reports refused since they came late.
     reports: (u64, u64),
+    /// Steps applied, by name.
+    taken: BTreeMap<&'static str, u64>,
     /// Whether the world is quiet while a plan is carried out.
     peace: bool,
 }
@@ -66,6 +68,7 @@ impl Core {
             disruptions: 0,
             held: 0,
             replaced: 0,
+            taken: BTreeMap::new(),
             peace: false,
         };
         for def in defs {
@@ -158,10 +161,11 @@ impl Core {
             30..36 => self.worker_comes(&def),
             36..40 => self.worker_changes(),
             40..46 => self.worker_dies(),
-            46..72 => self.attempt_ends(),
-            72..80 => self.attempt_reports(),
-            80..90 => self.now.instant += Duration::from_millis(self.below(4000)),
-            90..92 => self.now.instant += Duration::from_secs(100),
+            46..70 => self.attempt_ends(),
+            70..75 => self.attempt_reports(),
+            75..80 => self.ask(),
+            80..90 => self.pass(Duration::from_millis(self.below(4000))),
+            90..92 => self.pass(Duration::from_secs(100)),
             92..94 => {
                 let mode = self.pick(&[Mode::Active, Mode::Active, Mode::Hold, Mode::HoldAndDrain]).unwrap();
                 self.policy(&def, mode);
@@ -173,9 +177,11 @@ impl Core {
     #[allow(clippy::needless_update, reason = "there will be more options")]
     fn publish(&mut self, def: &DefinitionId) {
         let wait = Duration::from_millis(self.below(3) * self.below(3000));
+        let ttl = (self.below(4) == 0).then(|| Duration::from_millis(1 + self.below(9000)));
+        let ttl = ttl.map(|ttl| Delay::from_now(wait + ttl, self.now.wall));
         let record = TaskRecord {
             delay: (!wait.is_zero()).then(|| Delay::from_now(wait, self.now.wall)),
-            options: TaskOptions { unique: self.unique(), ..TaskOptions::default() },
+            options: TaskOptions { ttl, unique: self.unique(), ..TaskOptions::default() },
             payload: Bytes::from(vec![b'x'; self.below(40) as usize]),
             ..records::task()
         };
@@ -256,6 +262,17 @@ impl Core {
                 tally.hand_backs += 1;
                 txn::give_back(&space, &at, &tally)
             }
+            2 => {
+                let expires = Some(self.now.wall.plus(Duration::from_secs(self.below(300))));
+                let task = self.task_of(&at);
+                let parked = ParkedRecord { parked: self.now.wall, expires, tally, task };
+                txn::park(
+                    &space,
+                    &at,
+                    &parked,
+                    &OutcomeRecord { ended: Ended::Parked, ..records::succeeded(&at, &record) },
+                )
+            }
             _ => {
                 let next = self.follow_ups(&record);
                 let outcome = records::succeeded(&at, &record);
@@ -297,6 +314,41 @@ impl Core {
         assert_eq!(after.steps, before.steps, "a report changes what is planned");
     }
 
+    fn task_of(&self, at: &AttemptRef) -> TaskRecord {
+        let path = self.space.path(&Key::Task(at.definition.clone(), at.task));
+        TaskRecord::decode(&self.table[&path].value).unwrap()
+    }
+
+    /// Somebody asks something of a task, or of one that is gone.
+    fn ask(&mut self) {
+        let where_it_is = self.below(3);
+        let known = self.keys(|key| match key {
+            Key::Assignment(..) => where_it_is == 0,
+            Key::Task(..) => where_it_is == 1,
+            Key::Parked(..) => where_it_is == 2,
+            _ => false,
+        });
+        let Some(Key::Assignment(def, _, task, _) | Key::Task(def, task) | Key::Parked(def, task)) =
+            self.pick(&known)
+        else {
+            return;
+        };
+        let asks = if where_it_is == 2 { [Ask::Replay, Ask::Replay, Ask::Purge] } else { [Ask::Cancel; 3] };
+        let ask = self.pick(&asks).unwrap();
+        let record = RequestRecord { ask, asked: self.now.wall };
+        let space = self.space.clone();
+        if self.below(8) == 0 {
+            self.write(&Key::Request(def, self.dice.task_id()), record.encode());
+        } else {
+            self.commit(&txn::ask(&space, &def, task, &record));
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.wall = self.now.wall.plus(time);
+    }
+
     /// The view folded until now must be the one that a list gives.
     fn replay_view(&mut self) {
         let entries: Vec<Entry> =
@@ -315,12 +367,13 @@ impl Core {
                 let workers =
                     d.workers().keys().map(|w| format!("{w}:{}:{}", d.held_count(w), d.is_taken_alone(w)));
                 format!(
-                    "{} waiting, {} assigned, {} parked, {} dead, {} slots, {}",
+                    "{} waiting, {} assigned, {} parked, {} dead, {} slots, {} requests, {}",
                     d.waiting_count(),
                     d.assigned_count(),
                     d.parked_count(),
                     d.dead_workers().count(),
                     d.slots(),
+                    d.requests().count(),
                     workers.collect::<Vec<_>>().join(" ")
                 )
             })
@@ -348,12 +401,13 @@ impl Core {
             let written = plan::write(&space, &self.view, def, step, &self.dice, &self.now);
             let applied = match written {
                 Some(Written::Move(row)) => self.commit(&row),
-                Some(Written::Park { at, outcome }) => self.park(&at, &outcome),
+                Some(Written::Fetch(fetch)) => self.fetch(fetch),
                 None => false,
             };
             let refused_until = self.now.instant;
             if applied {
-                self.disruptions += u64::from(!matches!(step, Step::Assign { .. }));
+                self.disruptions += u64::from(is_disruption(step));
+                *self.taken.entry(name(step)).or_default() += 1;
                 self.assumed.applied(def, step.task(), self.revision);
             } else {
                 self.assumed.refused(def, step.task(), self.revision, refused_until);
@@ -365,18 +419,11 @@ impl Core {
         self.assumed.end_passed(self.revision, self.now.instant);
     }
 
-    fn park(&mut self, at: &AttemptRef, outcome: &OutcomeRecord) -> bool {
-        let path = self.space.path(&Key::Task(at.definition.clone(), at.task));
-        let Some(task) = self.table.get(&path).and_then(|e| TaskRecord::decode(&e.value).ok()) else {
-            return false;
-        };
-        let parked = bellows_registry::record::ParkedRecord {
-            parked: outcome.finished,
-            tally: outcome.tally.clone(),
-            task,
-        };
+    fn fetch(&mut self, fetch: Fetch) -> bool {
+        let path = self.space.path(&fetch.key());
+        let Some(found) = self.table.get(&path).cloned() else { return false };
         let space = self.space.clone();
-        self.commit(&txn::lost_for_good(&space, at, &parked, outcome))
+        fetch.with(&space, &found).is_some_and(|row| self.commit(&row))
     }
 
     fn judge(&self) {
@@ -386,9 +433,25 @@ impl Core {
     }
 }
 
+fn name(step: &Step) -> &'static str {
+    match step {
+        Step::Cancel { .. } => "cancel",
+        Step::FlagCancel { .. } => "flag cancel",
+        Step::DropRequest { .. } => "drop request",
+        Step::Expire { .. } => "expire",
+        Step::Replay { .. } => "replay",
+        Step::Purge { .. } => "purge",
+        _ => "other",
+    }
+}
+
+fn is_disruption(step: &Step) -> bool {
+    matches!(step, Step::Lost { .. } | Step::LostForGood { .. } | Step::TakeBack { .. })
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_random_history_breaks_a_law() {
-    let (mut steps, mut disruptions, mut reports) = (0u64, 0, (0, 0));
+    let (mut steps, mut disruptions, mut reports, mut taken) = (0u64, 0, (0, 0), BTreeMap::new());
     let (mut held, mut replaced) = (0, 0);
     for seed in 0..40 {
         let mut core = Core::new(seed);
@@ -406,12 +469,19 @@ async fn no_random_history_breaks_a_law() {
         held += core.held;
         replaced += core.replaced;
         reports = (reports.0 + core.reports.0, reports.1 + core.reports.1);
+        for (name, times) in core.taken {
+            *taken.entry(name).or_insert(0) += times;
+        }
     }
-    println!("{steps} steps, {disruptions} disruptions, {held} keys held, {replaced} tasks replaced");
+    println!("{steps} steps, {disruptions} disruptions, {held} keys held, {replaced} replaced, {taken:?}");
     println!("{reports:?} reports taken and refused");
     assert!(held > 300 && replaced > 100, "unique keys are hardly fought over: {held}, {replaced}");
     assert!(reports.0 > 100 && reports.1 > 300, "the histories hardly report anything: {reports:?}");
     assert!(disruptions > 300, "the histories hardly disrupt anything: {disruptions}");
+    for name in ["cancel", "flag cancel", "drop request", "expire", "replay", "purge"] {
+        let times = taken.get(name).copied().unwrap_or(0);
+        assert!(times > 50, "the histories have hardly any {name}: {taken:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -439,12 +509,14 @@ async fn a_registry_left_in_peace_runs_empty() {
                     core.worker_comes(&def);
                 }
             }
-            core.now.instant += Duration::from_secs(30);
+            core.pass(Duration::from_secs(30));
             core.plan();
             for _ in 0..8 {
                 core.attempt_ends();
             }
         }
+        core.plan();
+        assert_eq!(core.keys(|key| matches!(key, Key::Request(..))), [], "seed {seed}: requests are left");
         core.judge();
     }
 }

@@ -56,6 +56,8 @@ pub struct Options {
     pub publish_timeout: Duration,
     /// How long a waiter endures a registry that does not answer.
     pub wait_patience: Duration,
+    /// How long a request about a task (a cancel, for instance) may take to be acted on.
+    pub request_timeout: Duration,
     /// The time-to-live of a worker's lease: how soon a dead worker's tasks run elsewhere.
     pub lease_ttl: Duration,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             max_body: limits::BODY_DEFAULT,
             publish_timeout: Duration::from_secs(10),
             wait_patience: Duration::from_secs(300),
+            request_timeout: Duration::from_secs(30),
             lease_ttl: Duration::from_secs(10),
         }
     }

@@ -59,6 +59,7 @@ pub(crate) struct Draft<T: TaskDefinition> {
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
     pub(crate) delay: Duration,
+    pub(crate) ttl: Option<Duration>,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) content_type: Option<String>,
     pub(crate) id: Option<TaskId>,
@@ -150,10 +151,14 @@ impl Encoded {
     ) -> Result<Ready, PublishError> {
         let Self { payload, version, aliases, published_by, chosen } = self;
         check_size(&payload, desk.max_body)?;
-        let Chosen { delay, headers, content_type, id, again, claim, on_conflict } = chosen;
+        let Chosen { delay, ttl, headers, content_type, id, again, claim, on_conflict } = chosen;
         content_type.as_deref().map_or(Ok(()), content::check)?;
         let envelope = Envelope { content_type, version, codecs: Vec::new() };
-        let mut options = TaskOptions { envelope: envelope.stored(), ..TaskOptions::default() };
+        let mut options = TaskOptions {
+            envelope: envelope.stored(),
+            ttl: ttl_of(ttl, delay, desk.now)?,
+            ..TaskOptions::default()
+        };
         let mut named = None;
         match claim {
             Claim::None => {}
@@ -207,6 +212,15 @@ fn delay_of(delay: Duration, now: WallMillis) -> Result<Option<Delay>, PublishEr
     Ok((!delay.is_zero()).then(|| Delay::from_now(delay, now)))
 }
 
+fn ttl_of(ttl: Option<Duration>, delay: Duration, now: WallMillis) -> Result<Option<Delay>, PublishError> {
+    if let Some(ttl) = ttl.filter(|ttl| *ttl <= delay || *ttl > MAX_DELAY) {
+        return Err(invalid(format!(
+            "ttl is {ttl:?}; it must be longer than the delay ({delay:?}) and at most {MAX_DELAY:?}"
+        )));
+    }
+    Ok(ttl.map(|ttl| Delay::from_now(ttl, now)))
+}
+
 fn check_size(payload: &Bytes, limit: usize) -> Result<(), PublishError> {
     let bytes = payload.len();
     if bytes > limit {
@@ -232,6 +246,18 @@ macro_rules! task_options {
         /// The task becomes due only after this time, at most a year.
         pub fn delay(mut self, delay: std::time::Duration) -> Self {
             self.draft.chosen.delay = delay;
+            self
+        }
+
+        /// How long the task may wait for an attempt to begin, counted from now: longer
+        /// than the delay, and at most a year. After that it ends as
+        /// [`Ended::Expired`](crate::Ended::Expired), without a result. A running attempt
+        /// does not expire; a task that waits for its next attempt does.
+        ///
+        /// The assigner counts from when it saw the task appear; only what it finds when
+        /// it begins to lead goes by the publisher's clock.
+        pub fn ttl(mut self, ttl: std::time::Duration) -> Self {
+            self.draft.chosen.ttl = Some(ttl);
             self
         }
 

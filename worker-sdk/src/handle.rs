@@ -98,6 +98,10 @@ impl<T: TaskDefinition> TaskHandle<T> {
         self.publication
     }
 
+    pub(crate) fn client(&self) -> &Bellows {
+        &self.client
+    }
+
     /// The task as plain data, to be saved.
     pub fn to_ref(&self) -> TaskRef<T> {
         self.task.clone()
@@ -276,7 +280,8 @@ fn outcome_of(parked: ParkedRecord) -> OutcomeRecord {
         published: parked.task.published,
         started: parked.parked,
         finished: parked.parked,
-        expires: parked.parked,
+        expires: parked.expires(),
+        cancellation: None,
         tally: parked.tally,
         codecs: Vec::new(),
         result: bytes::Bytes::new(),

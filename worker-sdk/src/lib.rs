@@ -68,6 +68,8 @@ mod draft;
 mod envelope;
 mod error;
 mod follow_up;
+#[cfg(doctest)]
+mod guides;
 mod handle;
 mod handler;
 mod hosted;
@@ -76,10 +78,12 @@ mod http;
 mod many;
 mod metrics;
 mod outcome;
+mod parked;
 mod progress;
 mod publish;
 mod refs;
 mod reports;
+mod requests;
 mod results;
 #[cfg(feature = "etcd")]
 mod serve;
@@ -97,7 +101,9 @@ pub use bellows_registry::backend::embedded::{EmbeddedBackend, EmbeddedConfig, O
 pub use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
 pub use bellows_registry::backend::{Backend, DynBackend, memory::MemoryBackend};
 pub use bellows_registry::id::{AttemptId, TaskId, WorkerId};
-pub use bellows_registry::record::{AttemptError, Ended, ErrorKind, OutcomeRecord, Progress, Tally};
+pub use bellows_registry::record::{
+    AttemptError, Cancellation, Ended, ErrorKind, OutcomeRecord, Progress, Tally,
+};
 pub use bellows_registry::spec::Policy;
 
 pub use bellows_registry::spec;
@@ -118,10 +124,12 @@ pub use error::{ConnectError, OptionError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
+pub use parked::{ParkedTask, ParkedTasks, Purged, Replayed};
 pub use progress::ProgressWatch;
 pub use publish::{Publication, Publish};
 pub use refs::{RawTaskRef, TaskRef};
 pub use reports::ReportError;
+pub use requests::{Cancelled, RequestError};
 #[cfg(feature = "etcd")]
 pub use serve::{ServeError, init_logging, serve};
 pub use settings::TaskSettings;

@@ -98,6 +98,14 @@ impl TaskError {
         Self::new(Verdict::RetryAfter(wait), error)
     }
 
+    /// The attempt failed; try again at this time by the worker's clock, at once if it is
+    /// over.
+    pub fn retry_at(time: SystemTime, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = WallMillis::default().plus(since_epoch);
+        Self::retry_after(at.since(clock::wall()), error)
+    }
+
     /// The attempt failed; try again at once. It counts: `maxAttempts` still bounds it.
     pub fn retry_immediately(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(Verdict::RetryAfter(Duration::ZERO), error)

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bellows_registry::backend::{Change, DynBackend};
+use bellows_registry::backend::DynBackend;
 use bellows_registry::key::KeyRange;
 use bellows_registry::mirror::{Mirror, MirrorEvent};
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub(crate) enum Follow {
     Always,
     /// As long as anybody waits.
     WhileWaiting,
+    /// As long as anybody waits; and what they wait for is that the key is gone.
+    UntilGone,
 }
 
 enum Kept {
@@ -95,20 +97,21 @@ impl Results {
         all.retain(|_, kept| kept.get().is_some());
         let waiting = Arc::new(Waiting::default());
         let mirror = Mirror::new(Arc::clone(&self.backend), range.clone());
-        let following = self.control.spawn(wake(mirror, Arc::clone(&waiting)));
+        let following = self.control.spawn(wake(mirror, Arc::clone(&waiting), follow));
         let followed = Arc::new(Followed { waiting, following });
         let kept = match follow {
             Follow::Always => Kept::Always(Arc::clone(&followed)),
-            Follow::WhileWaiting => Kept::WhileWaiting(Arc::downgrade(&followed)),
+            Follow::WhileWaiting | Follow::UntilGone => Kept::WhileWaiting(Arc::downgrade(&followed)),
         };
         all.insert(range, kept);
         followed
     }
 }
 
-async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>) {
+async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>, follow: Follow) {
     loop {
         match mirror.next().await {
+            MirrorEvent::Listed { .. } if follow == Follow::UntilGone => waiting.wake_all(),
             // Who is not in the list has nothing new to look at: a waiter looks after it
             // has subscribed, and what ended since then is listed or will be told.
             MirrorEvent::Listed { entries, .. } => {
@@ -116,9 +119,7 @@ async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>) {
             }
             MirrorEvent::Changed(changes) => {
                 for change in &changes.changes {
-                    if let Change::Put(entry) = change {
-                        waiting.wake(&entry.key);
-                    }
+                    waiting.wake(change.key());
                 }
             }
             MirrorEvent::Resumed => {}
@@ -130,6 +131,10 @@ async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>) {
 impl Waiting {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Bytes, Vec<Arc<Notify>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        self.lock().values().flatten().for_each(|woken| woken.notify_one());
     }
 
     fn wake(&self, key: &Bytes) {

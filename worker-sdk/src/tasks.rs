@@ -19,7 +19,7 @@ use crate::envelope::undecodable::Undecodable;
 use crate::envelope::{content, version};
 use crate::follow_up::Asked;
 use crate::handler::TaskHandler;
-use crate::outcome::{TaskError, TaskResult};
+use crate::outcome::{TaskError, TaskResult, Verdict};
 use crate::settings::Stated;
 use crate::state::{Need, States};
 use crate::worker::{TaskContext, Worker, WorkerFactory};
@@ -90,6 +90,15 @@ impl Ran {
         match self {
             Self::Succeeded { .. } | Self::Unencodable(_) => true,
             Self::Failed(error) => error.verdict.is_meant(),
+            Self::Undecodable(_) => false,
+        }
+    }
+
+    /// Whether the task ends with it, by the handler's own choice.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Succeeded { .. } | Self::Unencodable(_) => true,
+            Self::Failed(error) => matches!(error.verdict, Verdict::Park | Verdict::Cancel),
             Self::Undecodable(_) => false,
         }
     }

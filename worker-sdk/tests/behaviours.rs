@@ -44,6 +44,7 @@ macro_rules! behaviours {
 mod behaviours {
     mod attribute;
     pub(crate) mod blocking;
+    mod cancelling;
     mod envelope;
     mod failing;
     mod fleet;

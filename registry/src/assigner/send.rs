@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use crate::backend::{
-    BackendError, Class, Compare, DynBackend, LeaseId, RangeRequest, Revision, Txn, TxnAnswer,
-};
+use crate::backend::{BackendError, Class, Compare, DynBackend, LeaseId, RangeRequest, Revision, TxnAnswer};
 use crate::clock::Now;
 use crate::entropy::Entropy;
 use crate::id::DefinitionId;
 use crate::key::{Key, KeyRange, Keyspace};
-use crate::plan::{self, Plan, Step, Written};
-use crate::record::{LeaderRecord, OutcomeRecord, ParkedRecord, Record, TaskRecord};
+use crate::plan::{self, Fetch, Plan, Step, Written};
+use crate::record::LeaderRecord;
 use crate::session::Session;
-use crate::txn::{self, AttemptRef, Batch};
+use crate::txn::{self, Batch, Move};
 use crate::view::View;
 
 /// A refused step is planned again when the view has passed the refusal, or after this.
@@ -21,26 +19,21 @@ pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(1);
 /// What was certainly not applied is planned again after this.
 pub(super) const RETRY_NOT_APPLIED: Duration = Duration::from_millis(250);
 
-type Steps = Vec<(DefinitionId, Step)>;
+type Planned = (DefinitionId, Step);
+type Steps = Vec<Planned>;
 
-/// One request and the steps it carries out.
+/// One request and the steps it carries out: those of `fetches` after those of `batch`.
 pub(super) struct Request {
     steps: Steps,
-    body: Body,
-}
-
-enum Body {
-    Ready(Txn),
-    /// A task to park: its record is read first.
-    Park(Box<Parking>),
-}
-
-struct Parking {
+    batch: Batch,
+    /// Moves that need a record first.
+    fetches: Vec<Fetch>,
     space: Keyspace,
     fence: Compare,
-    at: AttemptRef,
-    outcome: Box<OutcomeRecord>,
 }
+
+/// Records that one request reads before it is sent: payloads, of 64 KiB by default.
+const FETCHES: usize = 16;
 
 /// What became of a request.
 pub(super) struct Answered {
@@ -73,39 +66,62 @@ impl Maker<'_> {
     /// At most `room` requests; what does not fit is planned again.
     pub(super) fn requests(&self, plan: &Plan, room: usize) -> Vec<Request> {
         let mut requests = Vec::new();
-        let (mut batch, mut steps) = (Batch::default(), Steps::new());
+        let mut next = Draft::default();
         for (def, step) in &plan.steps {
             if requests.len() >= room {
                 return requests;
             }
-            let one = || (def.clone(), step.clone());
-            match plan::write(self.space, self.view, def, step, self.entropy, self.now) {
-                None => {}
-                Some(Written::Park { at, outcome }) => {
-                    let (space, fence) = (self.space.clone(), self.fence.clone());
-                    let body = Body::Park(Box::new(Parking { space, fence, at, outcome }));
-                    requests.push(Request { steps: vec![one()], body });
-                }
-                Some(Written::Move(row)) => match batch.push(row) {
-                    Ok(()) => steps.push(one()),
-                    Err((row, _)) => {
-                        let full = std::mem::take(&mut batch);
-                        requests.push(self.request(full, std::mem::take(&mut steps)));
-                        if batch.push(row).is_ok() {
-                            steps.push(one());
-                        }
-                    }
-                },
+            let Some(written) = plan::write(self.space, self.view, def, step, self.entropy, self.now) else {
+                continue;
+            };
+            let one = (def.clone(), step.clone());
+            if let Some(refused) = next.take(written, one) {
+                requests.push(self.request(std::mem::take(&mut next)));
+                let (written, one) = *refused;
+                let _ = next.take(written, one); // an empty one takes anything
             }
         }
-        if !batch.is_empty() && requests.len() < room {
-            requests.push(self.request(batch, steps));
+        if !next.is_empty() && requests.len() < room {
+            requests.push(self.request(next));
         }
         requests
     }
 
-    fn request(&self, batch: Batch, steps: Steps) -> Request {
-        Request { steps, body: Body::Ready(batch.into_txn(Some(self.fence.clone()))) }
+    fn request(&self, draft: Draft) -> Request {
+        let Draft { batch, mut steps, fetches, fetching } = draft;
+        steps.extend(fetching);
+        Request { steps, batch, fetches, space: self.space.clone(), fence: self.fence.clone() }
+    }
+}
+
+/// A request in the making.
+#[derive(Default)]
+struct Draft {
+    batch: Batch,
+    steps: Steps,
+    fetches: Vec<Fetch>,
+    fetching: Steps,
+}
+
+impl Draft {
+    fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.fetches.is_empty()
+    }
+
+    /// Takes a step, or gives it back: the request is full, or must be answered first.
+    fn take(&mut self, written: Written, one: Planned) -> Option<Box<(Written, Planned)>> {
+        match written {
+            Written::Fetch(fetch) if self.fetches.len() < FETCHES => {
+                self.fetches.push(fetch);
+                self.fetching.push(one);
+            }
+            Written::Fetch(fetch) => return Some(Box::new((Written::Fetch(fetch), one))),
+            Written::Move(row) => match self.batch.push(row) {
+                Ok(()) => self.steps.push(one),
+                Err((row, _)) => return Some(Box::new((Written::Move(row), one))),
+            },
+        }
+        None
     }
 }
 
@@ -115,31 +131,36 @@ impl Request {
     }
 
     pub(super) async fn send(self, backend: DynBackend) -> Answered {
-        let txn = match self.body {
-            Body::Ready(txn) => Ok(Some(txn)),
-            Body::Park(parking) => park(&backend, *parking).await,
+        let Self { steps, mut batch, fetches, space, fence } = self;
+        let mut sent = vec![true; batch.len()];
+        for row in fetched(&backend, &space, fetches).await {
+            // What does not fit beside the others, by its payload, is planned again.
+            sent.push(row.is_some_and(|row| batch.push(row).is_ok()));
+        }
+        if batch.is_empty() {
+            // Only reads went wrong, or showed that there is nothing to do.
+            return Answered { steps, fate: Fate::NotApplied };
+        }
+        let fate = match fate(backend.txn(batch.into_txn(Some(fence))).await) {
+            Fate::Answered { revision, applied } => {
+                let mut applied = applied.into_iter();
+                let of = |sent: bool| sent && applied.next().unwrap_or(false);
+                Fate::Answered { revision, applied: sent.into_iter().map(of).collect() }
+            }
+            other => other,
         };
-        let fate = match txn {
-            Ok(Some(txn)) => fate(backend.txn(txn).await),
-            // Only a read went wrong, or showed that there is nothing to park.
-            Ok(None) | Err(_) => Fate::NotApplied,
-        };
-        Answered { steps: self.steps, fate }
+        Answered { steps, fate }
     }
 }
 
-/// Reads the task, and makes the request that parks it.
-async fn park(backend: &DynBackend, parking: Parking) -> Result<Option<Txn>, BackendError> {
-    let Parking { space, fence, at, outcome } = parking;
-    let key = space.path(&Key::Task(at.definition.clone(), at.task));
-    let found = backend.range(RangeRequest::new(KeyRange::one(key))).await?;
-    let Some(task) = found.entries.first().and_then(|entry| TaskRecord::decode(&entry.value).ok()) else {
-        return Ok(None);
-    };
-    let parked = ParkedRecord { parked: outcome.finished, tally: outcome.tally.clone(), task };
-    let mut batch = Batch::default();
-    let taken = batch.push(txn::lost_for_good(&space, &at, &parked, &outcome)).is_ok();
-    Ok(taken.then(|| batch.into_txn(Some(fence))))
+/// Reads the records, all at once, and makes the moves that need them.
+async fn fetched(backend: &DynBackend, space: &Keyspace, fetches: Vec<Fetch>) -> Vec<Option<Move>> {
+    let reads = fetches.into_iter().map(|fetch| async move {
+        let range = KeyRange::one(space.path(&fetch.key()));
+        let found = backend.range(RangeRequest::new(range)).await.ok()?;
+        fetch.with(space, found.entries.first()?)
+    });
+    futures::future::join_all(reads).await
 }
 
 fn fate(answer: Result<TxnAnswer, BackendError>) -> Fate {

@@ -15,11 +15,13 @@ type Task = (DefinitionId, TaskId);
 pub struct History {
     space: Keyspace,
     tasks: BTreeMap<Task, Keys>,
-    /// Tasks that ended, and how many terminal records each has had.
+    /// Tasks that ended, and how many terminal records each has had: one a life.
     settled: BTreeMap<Task, u32>,
     created: BTreeSet<Task>,
     /// Unique keys and their holders.
     holders: BTreeMap<(DefinitionId, [u8; 32]), TaskId>,
+    /// How often each task was replayed: each time it may end once more.
+    replays: BTreeMap<Task, u32>,
     violations: Vec<Violation>,
 }
 
@@ -32,6 +34,7 @@ impl History {
             settled: BTreeMap::new(),
             created: BTreeSet::new(),
             holders: BTreeMap::new(),
+            replays: BTreeMap::new(),
             violations: Vec::new(),
         }
     }
@@ -65,12 +68,36 @@ impl History {
             let revision = first.revision();
             let end = rest.iter().position(|c| c.revision() != revision).unwrap_or(rest.len());
             let (now, later) = rest.split_at(end);
+            self.note_replays(now);
             let touched: BTreeSet<Task> = now.iter().filter_map(|change| self.change(change)).collect();
             for task in touched {
                 self.judge(&task, revision);
             }
             rest = later;
         }
+    }
+
+    /// A parked task that waits again in the same revision begins its next life.
+    fn note_replays(&mut self, now: &[Change]) {
+        let space = self.space.clone();
+        let parsed = |change: &Change| space.parse(change.key()).ok();
+        let mut unparked = BTreeSet::new();
+        for change in now.iter().filter(|change| matches!(change, Change::Delete { .. })) {
+            if let Some(Key::Parked(def, task)) = parsed(change) {
+                unparked.insert((def, task));
+            }
+        }
+        for change in now.iter().filter(|change| matches!(change, Change::Put(_))) {
+            if let Some(Key::Task(def, task)) = parsed(change)
+                && unparked.contains(&(def.clone(), task))
+            {
+                *self.replays.entry((def, task)).or_default() += 1;
+            }
+        }
+    }
+
+    fn replays(&self, task: &Task) -> u32 {
+        self.replays.get(task).copied().unwrap_or(0)
     }
 
     fn violation(&mut self, law: u8, task: &Task, what: impl Into<String>) {
@@ -124,6 +151,7 @@ impl History {
         if entry.lease.is_some() {
             self.violation(8, task, format!("{key:?} hangs on a lease"));
         }
+        let replays = self.replays(task);
         let keys = self.tasks.entry(task.clone()).or_default();
         match key {
             Key::Task(..) => {
@@ -132,7 +160,7 @@ impl History {
                 let begun = keys.tally || !keys.assignments.is_empty();
                 if was && (begun || !may_be_replaced(entry)) {
                     self.violation(9, task, "a task was written twice");
-                } else if self.settled.contains_key(task) {
+                } else if self.settled.get(task).is_some_and(|times| *times > self.replays(task)) {
                     self.violation(9, task, "a finished task was revived");
                 }
             }
@@ -157,7 +185,7 @@ impl History {
                 keys.outcome = Some(OutcomeRecord::decode(&entry.value).ok().map(|record| record.ended));
                 let times = self.settled.entry(task.clone()).or_default();
                 *times += 1;
-                if *times > 1 {
+                if *times > 1 + replays {
                     self.violation(3, task, "a task was settled twice");
                 }
             }

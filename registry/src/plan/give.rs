@@ -30,7 +30,11 @@ impl<'a> Give<'a> {
         assumed: &'a Assumed,
         now: Instant,
     ) -> Self {
-        let due = definition.due(now).filter(|(task, _)| !assumed.is_busy(id, *task));
+        let due = definition.due(now).filter(move |(task_id, task)| {
+            // What somebody asks to cancel is not begun, nor what has waited too long.
+            let leaving = definition.request(*task_id).is_some() || task.has_expired(now);
+            !leaving && !assumed.is_busy(id, *task_id)
+        });
         let mut due = (Box::new(due) as Box<dyn Iterator<Item = _> + 'a>).peekable();
         let waiting = due.peek().and_then(|_| stands_still(definition));
         Self { id, definition, due, fill: Fill::of(id, definition, assumed), waiting }

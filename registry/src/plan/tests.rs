@@ -1,5 +1,7 @@
 //! Tables for the planner; the property tests are in `tests/laws.rs`.
 
+mod asked;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;

@@ -1,27 +1,28 @@
 //! A step as a move: the records to write, from the view the step was planned from.
 
+mod fetch;
+mod leave;
+
 use crate::clock::Now;
 use crate::entropy::Entropy;
 use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
 use crate::key::Keyspace;
 use crate::plan::Step;
 use crate::record::{AssignmentRecord, AttemptError, Ended, ErrorKind, Isolation, OutcomeRecord, Tally};
-use crate::spec::{Policy, Retention};
-use crate::txn::{self, AttemptRef, Move};
+use crate::spec::Policy;
+use crate::txn::{self, AttemptRef, Move, ParkedTask, WaitingTask};
+
 use crate::view::{Task, View};
+
+pub use fetch::Fetch;
 
 /// A step, ready for the registry.
 #[derive(Debug)]
 pub enum Written {
     /// The move that does it.
     Move(Move),
-    /// A task to park: the move needs the task's record, which the view does not keep.
-    Park {
-        /// The attempt that was lost.
-        at: AttemptRef,
-        /// The terminal record.
-        outcome: Box<OutcomeRecord>,
-    },
+    /// A move that needs a record which the view does not keep.
+    Fetch(Fetch),
 }
 
 /// Writes a step as the move that does it; `None` if the step no longer makes sense.
@@ -34,8 +35,20 @@ pub fn write(
     now: &Now,
 ) -> Option<Written> {
     let definition = view.definitions().get(def)?;
-    let task = definition.task(step.task())?;
     let policy = definition.policy().map(|record| &record.policy);
+    // These are not about a task that waits or runs.
+    match step {
+        Step::DropRequest { task, seen } => {
+            return Some(Written::Move(txn::drop_request(space, def, *task, *seen)));
+        }
+        Step::Purge { task, ties, seen } => {
+            let at = ParkedTask { task: *task, ties: *ties, seen: *seen };
+            return Some(Written::Move(txn::purge(space, def, at)));
+        }
+        Step::Replay { task } => return Some(Written::Fetch(Fetch::replay(def.clone(), *task, now.wall))),
+        _ => {}
+    }
+    let task = definition.task(step.task())?;
     match step {
         Step::Assign { task: id, worker, isolation, seen } => {
             let at = attempt(def, worker, *id, entropy.attempt_id());
@@ -52,7 +65,6 @@ pub fn write(
         }
         Step::LostForGood { task: id, worker, attempt: lost } => {
             let tally = after_loss(task, Isolation::Alone, now, worker);
-            let retention = policy.map_or_else(Retention::default, |p| p.retention.clone());
             let outcome = OutcomeRecord {
                 ended: Ended::Parked,
                 attempt: tally.attempts,
@@ -61,13 +73,31 @@ pub fn write(
                 published: task.published(),
                 started: now.wall,
                 finished: now.wall,
-                expires: now.wall.plus(retention.failed.get().max(Retention::FLOOR)),
+                expires: now.wall.plus(leave::kept(policy)),
+                cancellation: None,
                 tally,
                 codecs: Vec::new(),
                 result: bytes::Bytes::new(),
             };
-            Some(Written::Park { at: attempt(def, worker, *id, *lost), outcome: Box::new(outcome) })
+            let at = attempt(def, worker, *id, *lost);
+            Some(Written::Fetch(Fetch::park(at, Box::new(outcome))))
         }
+        Step::Cancel { task: id, seen, tally } => {
+            let at = WaitingTask { task: *id, ties: task.ties()?, seen: *seen, tally: *tally };
+            let outcome = leave::outcome(task, policy, Ended::Cancelled, now);
+            Some(Written::Move(txn::end_waiting(space, def, at, &outcome)))
+        }
+        Step::FlagCancel { task: id, worker, attempt: held, isolation } => {
+            let policy = policy.cloned().unwrap_or_default();
+            let record = AssignmentRecord { cancel: true, ..assignment(task, &policy, *isolation)? };
+            Some(Written::Move(txn::flag_cancel(space, &attempt(def, worker, *id, *held), &record)))
+        }
+        Step::Expire { task: id, seen, tally } => {
+            let at = WaitingTask { task: *id, ties: task.ties()?, seen: *seen, tally: *tally };
+            let outcome = leave::outcome(task, policy, Ended::Expired, now);
+            Some(Written::Move(txn::end_waiting(space, def, at, &outcome)))
+        }
+        Step::DropRequest { .. } | Step::Purge { .. } | Step::Replay { .. } => None, // above
     }
 }
 

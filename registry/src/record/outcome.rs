@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Applied, Delay, Progress, Record, TaskRecord, limits};
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, WorkerId};
+use crate::spec::Retention;
 
 /// Why an attempt did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,6 +128,19 @@ pub enum Ended {
     Expired,
 }
 
+/// What a cancel on request met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cancellation {
+    /// No handler ran: the task was waiting, or given to a worker that had not begun it.
+    NotRunning,
+    /// Its handler was told, and stopped within its grace.
+    Stopped,
+    /// Its handler was told and did not stop within its grace. Its result is refused, but
+    /// what it does outside may go on.
+    Unstopped,
+}
+
 /// A terminal record: at most one a task and life.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -150,6 +164,9 @@ pub struct OutcomeRecord {
     pub finished: WallMillis,
     /// The record may be removed after this.
     pub expires: WallMillis,
+    /// What the cancel met, if it was cancelled on request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancellation: Option<Cancellation>,
     /// What happened on the way, with the errors.
     #[serde(default, skip_serializing_if = "Tally::is_zero")]
     pub tally: Tally,
@@ -176,6 +193,9 @@ impl Record for OutcomeRecord {
 pub struct ParkedRecord {
     /// When it was parked, by the writer's clock.
     pub parked: WallMillis,
+    /// It may be removed after this, and its terminal record with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<WallMillis>,
     /// What happened to it, with the errors.
     pub tally: Tally,
     /// The task as published.
@@ -186,6 +206,22 @@ impl ParkedRecord {
     /// What the task is tied to: parked, it holds its unique key.
     pub fn ties(&self) -> super::Ties {
         super::Ties { slot: self.task.slot, unique: self.task.options.key_once_begun() }
+    }
+
+    /// When it may be removed. One from before this was recorded is kept for as long as
+    /// failed tasks are by default.
+    pub fn expires(&self) -> WallMillis {
+        self.expires.unwrap_or_else(|| self.parked.plus(Retention::default().failed.get()))
+    }
+
+    /// The task as it waits again: it is due at once, and its ttl begins anew.
+    pub fn replayed(self, now: WallMillis) -> (TaskRecord, Tally) {
+        let Self { mut task, tally, .. } = self;
+        task.delay = None;
+        task.options.ttl = task.options.ttl.map(|ttl| ttl.again(now));
+        // The attempts are fresh; what went wrong before stays to be read.
+        let tally = Tally { life: tally.life + 1, errors: tally.errors, ..Tally::default() };
+        (task, tally)
     }
 }
 

@@ -42,6 +42,11 @@ impl Delay {
         Self { millis, due_by_writer: now.plus(wait) }
     }
 
+    /// The same wait, beginning now.
+    pub fn again(self, now: WallMillis) -> Self {
+        Self::from_now(Duration::from_millis(self.millis), now)
+    }
+
     /// When the wait is over for an observer at `now`.
     pub fn due(&self, seen: Seen, now: &Now) -> Instant {
         match seen {
@@ -64,6 +69,9 @@ pub struct TaskOptions {
     /// How the payload is to be read, unless it is plain: see [`TaskOptions::envelope`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub envelope: Option<Box<Envelope>>,
+    /// How long the task may wait for an attempt to begin, counted from its publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Delay>,
 }
 
 impl TaskOptions {

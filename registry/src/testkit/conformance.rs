@@ -10,6 +10,7 @@
 //! # }
 //! ```
 
+mod asked;
 mod house;
 mod leases;
 mod moves;
@@ -65,6 +66,7 @@ pub fn checks() -> impl Iterator<Item = Check> {
         moves::CHECKS,
         moves::unique::CHECKS,
         reports::CHECKS,
+        asked::CHECKS,
         house::CHECKS,
     ]
     .into_iter()

@@ -37,6 +37,7 @@ pub fn succeeded(at: &AttemptRef, record: &AssignmentRecord) -> OutcomeRecord {
         started: now,
         finished: now,
         expires: now.plus(Duration::from_secs(24 * 3600)),
+        cancellation: None,
         tally: record.tally.clone(),
         codecs: Vec::new(),
         result: Bytes::new(),

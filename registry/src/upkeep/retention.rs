@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::backend::{BackendError, DynBackend, RangeAnswer, RangeRequest};
 use crate::clock::WallMillis;
-use crate::key::Keyspace;
+use crate::key::{Key, Keyspace};
 use crate::record::{OutcomeRecord, Record};
 use crate::txn::{self, Batch};
 
@@ -28,7 +28,7 @@ pub(super) async fn pass(
     loop {
         let request = RangeRequest { range: range.clone(), revision: None, limit: PAGE };
         let page = backend.range(request).await?;
-        removed += remove_expired(backend, &page, now).await?;
+        removed += remove_expired(backend, space, &page, now).await?;
         match page.entries.last() {
             Some(last) if page.more => {
                 range.start = Bytes::from([&last.key[..], b"\0"].concat());
@@ -40,15 +40,16 @@ pub(super) async fn pass(
 
 async fn remove_expired(
     backend: &DynBackend,
+    space: &Keyspace,
     page: &RangeAnswer,
     now: WallMillis,
 ) -> Result<usize, BackendError> {
     let mut batch = Batch::default();
     for entry in &page.entries {
         let expired = OutcomeRecord::decode(&entry.value).is_ok_and(|record| record.expires <= now);
-        if expired {
+        if let (true, Ok(Key::Outcome(def, slot, task))) = (expired, space.parse(&entry.key)) {
             // A page is smaller than a batch: all of it fits.
-            let _ = batch.push(txn::expire_outcome(entry.key.clone(), entry.mod_revision));
+            let _ = batch.push(txn::expire_outcome(space, &def, slot, task, entry.mod_revision));
         }
     }
     if batch.is_empty() {

@@ -1,10 +1,11 @@
 //! One definition's part of the view: its policy, queue, workers and assignments.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::aside::{Aside, Parked, Request};
 use super::task::{Assigned, Known, KnownTally, QueueKey, Task};
 use crate::backend::{Entry, Revision};
 use crate::clock::{self, Now};
@@ -43,7 +44,9 @@ pub struct Definition {
     held: BTreeMap<WorkerId, Held>,
     /// Assignments by the time they are taken back.
     overdue: BTreeSet<(Instant, TaskId)>,
-    parked: HashSet<TaskId>,
+    /// Waiting tasks by the time they expire, those that do.
+    expiring: BTreeSet<(Instant, TaskId)>,
+    aside: Aside,
     /// The revision of the newest assignment.
     last_given: Revision,
     payload_bytes: usize,
@@ -160,7 +163,40 @@ impl Definition {
 
     /// How many tasks are parked.
     pub fn parked_count(&self) -> usize {
-        self.parked.len()
+        self.aside.parked_count()
+    }
+
+    /// The standing requests, in the order of tasks.
+    pub fn requests(&self) -> impl Iterator<Item = (TaskId, Request)> {
+        self.aside.requests()
+    }
+
+    /// What is asked of a task.
+    pub fn request(&self, task: TaskId) -> Option<Request> {
+        self.aside.request(task)
+    }
+
+    /// A parked task, if it can be read.
+    pub fn parked(&self, task: TaskId) -> Option<Parked> {
+        self.aside.parked(task)
+    }
+
+    /// Waiting tasks that have waited longer than they may.
+    pub fn expired(&self, now: Instant) -> impl Iterator<Item = TaskId> {
+        self.expiring.iter().take_while(move |(at, _)| *at <= now).map(|(_, task)| *task)
+    }
+
+    /// Parked tasks that are past their retention.
+    pub fn expired_parked(&self, now: &Now) -> impl Iterator<Item = TaskId> {
+        self.aside.expired(now.wall)
+    }
+
+    /// The first moment after `now` at which a waiting or a parked task expires.
+    pub fn next_expiry(&self, now: &Now) -> Option<Instant> {
+        let after = (now.instant, TaskId::from_bits(u128::MAX));
+        let waiting = self.expiring.range(after..).next().map(|(at, _)| *at);
+        let parked = self.aside.next_expiry(now.wall).map(|at| now.instant_of(at));
+        waiting.into_iter().chain(parked).min()
     }
 
     /// The slots of all living workers, whether they take tasks or not.
@@ -177,16 +213,15 @@ impl Definition {
             && !self.open
             && self.tasks.is_empty()
             && self.workers.is_empty()
-            && self.parked.is_empty()
+            && self.aside.is_empty()
     }
 
     pub(super) fn put(&mut self, key: &Key, entry: &Entry, at: Reading<'_>) -> Result<(), DecodeError> {
         match key {
             Key::Policy(_) => self.policy = Some(PolicyRecord::decode(&entry.value)?),
             Key::Open(_) => self.open = true,
-            Key::Parked(_, id) => {
-                self.parked.insert(*id);
-            }
+            Key::Parked(_, id) => self.aside.put_parked(*id, entry)?,
+            Key::Request(_, id) => self.aside.put_request(*id, entry)?,
             Key::Worker(_, worker) => {
                 let (record, read) = told_apart(WorkerRecord::decode(&entry.value));
                 // It lives, whatever it says; it is given nothing.
@@ -217,6 +252,7 @@ impl Definition {
                     worker: worker.clone(),
                     attempt: *attempt,
                     isolation: record.as_ref().map_or(Isolation::Shared, |record| record.isolation),
+                    cancel: record.as_ref().is_some_and(|record| record.cancel),
                     overdue: at.now.instant + bound.unwrap_or(clock::FAR),
                     since: at.now.instant,
                     readable: record.is_some(),
@@ -234,9 +270,8 @@ impl Definition {
         match key {
             Key::Policy(_) => self.policy = None,
             Key::Open(_) => self.open = false,
-            Key::Parked(_, id) => {
-                self.parked.remove(id);
-            }
+            Key::Parked(_, id) => self.aside.remove_parked(*id),
+            Key::Request(_, id) => self.aside.remove_request(*id),
             Key::Worker(_, worker) => {
                 self.workers.remove(worker);
             }
@@ -270,6 +305,9 @@ impl Definition {
         if let Some(key) = task.queued.take() {
             self.queue.remove(&key);
         }
+        if let Some(at) = task.expires_waiting() {
+            self.expiring.remove(&(at, id));
+        }
         if let Some(assigned) = &task.assignment {
             self.overdue.remove(&(assigned.overdue, id));
             if let Some(held) = self.held.get_mut(&assigned.worker) {
@@ -286,6 +324,7 @@ impl Definition {
         self.payload_bytes += task.payload_bytes();
         task.queued = task.queue_key(id);
         self.queue.extend(task.queued);
+        self.expiring.extend(task.expires_waiting().map(|at| (at, id)));
         if let Some(assigned) = &task.assignment {
             self.overdue.insert((assigned.overdue, id));
             let held = self.held.entry(assigned.worker.clone()).or_default();
@@ -299,7 +338,7 @@ impl Definition {
         keys.extend(self.policy.as_ref().map(|_| Key::Policy(id.clone())));
         keys.extend(self.open.then(|| Key::Open(id.clone())));
         keys.extend(self.workers.keys().map(|worker| Key::Worker(id.clone(), worker.clone())));
-        keys.extend(self.parked.iter().map(|task| Key::Parked(id.clone(), *task)));
+        keys.extend(self.aside.keys(id));
         for (task_id, task) in &self.tasks {
             keys.extend(task.record.as_ref().map(|_| Key::Task(id.clone(), *task_id)));
             keys.extend(task.tally.as_ref().map(|_| Key::Tally(id.clone(), *task_id)));
@@ -334,7 +373,8 @@ impl Task {
         // A slice of the received buffer would keep all of it alive.
         let payload = keep.then(|| bytes::Bytes::copy_from_slice(&record.payload));
         let TaskRecord { published, slot, headers, options, .. } = record;
-        self.record = Some(Known { revision, due, published, slot, headers, options, payload });
+        let expires = options.ttl.map(|ttl| ttl.due(at.seen, at.now));
+        self.record = Some(Known { revision, due, expires, published, slot, headers, options, payload });
     }
 
     fn learn_tally(&mut self, mut tally: Option<Tally>, revision: Revision, at: Reading<'_>) {
@@ -354,7 +394,7 @@ impl Task {
         match &mut self.assignment {
             // The same attempt written again, with a cancel flag: its clock runs on.
             Some(known) if known.attempt == assigned.attempt && known.readable && assigned.readable => {
-                known.isolation = assigned.isolation;
+                (known.isolation, known.cancel) = (assigned.isolation, assigned.cancel);
             }
             other => *other = Some(assigned),
         }

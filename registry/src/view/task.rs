@@ -27,6 +27,8 @@ pub struct Task {
 pub(super) struct Known {
     pub(super) revision: Revision,
     pub(super) due: Instant,
+    /// When it has waited longer than it may, if it may not for ever.
+    pub(super) expires: Option<Instant>,
     pub(super) published: WallMillis,
     pub(super) slot: ResultSlot,
     pub(super) headers: BTreeMap<String, String>,
@@ -52,6 +54,8 @@ pub struct Assigned {
     pub attempt: AttemptId,
     /// Whether the task has the worker to itself.
     pub isolation: Isolation,
+    /// Whether its worker was told to cancel it.
+    pub cancel: bool,
     /// When the assigner takes it back whatever the worker says (law 15).
     pub overdue: Instant,
     /// When this view first saw it.
@@ -114,6 +118,18 @@ impl Task {
     pub fn due(&self) -> Option<Instant> {
         let known = self.record.as_ref()?;
         Some(self.tally.as_ref().and_then(|tally| tally.due).unwrap_or(known.due))
+    }
+
+    /// When it has waited longer than it may, if it waits and may not for ever. A running
+    /// task does not expire; one that waits for its next attempt does.
+    pub fn expires_waiting(&self) -> Option<Instant> {
+        let waits = self.assignment.is_none() && self.is_readable();
+        self.record.as_ref().filter(|_| waits).and_then(|known| known.expires)
+    }
+
+    /// Whether it waits, and has waited longer than it may.
+    pub fn has_expired(&self, now: Instant) -> bool {
+        self.expires_waiting().is_some_and(|at| at <= now)
     }
 
     /// Where its terminal record goes.

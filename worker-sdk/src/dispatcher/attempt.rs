@@ -20,7 +20,7 @@ use bellows_registry::backend::{BackendError, Class, DynBackend, RangeRequest};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::key::{Key, KeyRange, Keyspace};
-use bellows_registry::record::{AssignmentRecord, Record, TaskRecord};
+use bellows_registry::record::{AssignmentRecord, Cancellation, Record, TaskRecord};
 use bellows_registry::txn::{AttemptRef, Settled, closed_target};
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -51,6 +51,8 @@ pub(crate) enum Stop {
     Lost,
     /// The assignment is gone: it is somebody else's task now.
     Withdrawn,
+    /// Somebody asked to cancel the task.
+    Cancelled,
 }
 
 /// A handler that was told to stop may take so long to do it.
@@ -86,7 +88,10 @@ pub(crate) async fn run(
     };
     let Ready { payload, found, slot } = match ready {
         Ok(ready) => ready,
-        Err(Stop::HandBack) => return hand_back(stage, at, record).await,
+        Err(Stop::HandBack) => return end_unbegun(stage, at, record, End::HandedBack).await,
+        Err(Stop::Cancelled) => {
+            return end_unbegun(stage, at, record, End::Cancelled(Cancellation::NotRunning)).await;
+        }
         Err(_) => return,
     };
     let started = clock::now();
@@ -127,10 +132,15 @@ pub(crate) async fn run(
 
 /// Hands a task back that was never begun.
 pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord) {
+    end_unbegun(stage, at, record, End::HandedBack).await;
+}
+
+/// Ends an attempt that was never begun.
+async fn end_unbegun(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord, end: End) {
     let now = clock::wall();
     let (payload, max_result) = (&Bytes::new(), stage.max_result);
     let attempt = Attempt { at: &at, record: &record, payload, started: now, now, max_result };
-    let (ending, recorded) = record_end(&stage, &attempt, End::HandedBack).await;
+    let (ending, recorded) = record_end(&stage, &attempt, end).await;
     tracing::info!(
         task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
         outcome = ending.word, recorded, millis = 0, "attempt not begun"
@@ -246,6 +256,10 @@ impl Running<'_> {
             self.slot.stick();
         }
         match (stopped, ran) {
+            // What ends the task for good is in hand: the cancel came too late.
+            (Some(Stop::Cancelled), Some(Ok(ran))) if ran.is_final() => Some(End::Ran(ran)),
+            (Some(Stop::Cancelled), Some(_)) => Some(End::Cancelled(Cancellation::Stopped)),
+            (Some(Stop::Cancelled), None) => Some(End::Cancelled(Cancellation::Unstopped)),
             // An outcome in hand is sent, whatever happened meanwhile: its fence decides.
             (_, Some(Ok(ran))) if ran.is_meant() => Some(End::Ran(ran)),
             (None, _) => Some(End::TimedOut),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bellows_registry::clock::WallMillis;
 use bellows_registry::key::Keyspace;
 use bellows_registry::record::{
-    AssignmentRecord, AttemptError, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally, TaskRecord,
+    AssignmentRecord, AttemptError, Cancellation, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord,
+    Tally, TaskRecord,
 };
 use bellows_registry::spec::Retention;
 use bellows_registry::txn::{self, AttemptRef, FollowUp, Move};
@@ -31,6 +32,8 @@ pub(crate) enum End {
     FollowUpRefused(String),
     /// The worker ends: somebody else shall do it.
     HandedBack,
+    /// Somebody asked to cancel the task, and it had no outcome of its own.
+    Cancelled(Cancellation),
 }
 
 /// The attempt as it was assigned and run.
@@ -68,6 +71,7 @@ impl Attempt<'_> {
                 tally.delay = None;
                 self.give_back(space, &tally, "handed_back", None)
             }
+            End::Cancelled(met) => self.cancelled_on_request(space, met),
             End::TimedOut => {
                 let text = format!("timed out after {}", self.record.timeout);
                 self.failed(space, ErrorKind::TimedOut, text, None)
@@ -188,8 +192,8 @@ impl Attempt<'_> {
             options: self.record.options.clone(),
             payload: self.payload.clone(),
         };
-        let parked = ParkedRecord { parked: self.now, tally: tally.clone(), task };
-        let outcome = self.outcome(Ended::Parked, tally, Bytes::new());
+        let outcome = self.outcome(Ended::Parked, tally.clone(), Bytes::new());
+        let parked = ParkedRecord { parked: self.now, expires: Some(outcome.expires), tally, task };
         let row = txn::park(space, self.at, &parked, &outcome);
         Ending { row, follow_ups: Vec::new(), word: "parked", error: Some(text) }
     }
@@ -202,6 +206,17 @@ impl Attempt<'_> {
         let outcome = self.outcome(Ended::Cancelled, tally, Bytes::new());
         let row = txn::settle(space, self.at, self.record.ties(), &outcome);
         Ending { row, follow_ups: Vec::new(), word: "cancelled", error: Some(text) }
+    }
+
+    /// The attempt did not fail: it is not counted.
+    fn cancelled_on_request(&self, space: &Keyspace, met: Cancellation) -> Ending {
+        if self.is_singleton() {
+            return self.end(space, End::HandedBack); // nobody's request is acted on for it
+        }
+        let outcome = self.outcome(Ended::Cancelled, self.record.tally.clone(), Bytes::new());
+        let outcome = OutcomeRecord { cancellation: Some(met), ..outcome };
+        let row = txn::settle(space, self.at, self.record.ties(), &outcome);
+        Ending { row, follow_ups: Vec::new(), word: "cancelled", error: None }
     }
 
     /// The tally with this attempt counted as failed.
@@ -228,6 +243,7 @@ impl Attempt<'_> {
             started: self.started,
             finished: self.now,
             expires: self.now.plus(kept.max(Retention::FLOOR)),
+            cancellation: None,
             tally,
             codecs: Vec::new(),
             result,
@@ -360,6 +376,7 @@ mod tests {
             (1, End::TimedOut, "failed; -a; p: 1 failed, 0 back, again in 4000"),
             (3, End::Panicked("oh".into()), r#"parked; -a; -t; -p; -k; x: 3 b"1"; r: Parked 3"#),
             (3, End::HandedBack, "handed_back; -a; p: 2 failed, 1 back, again in 0"),
+            (2, End::Cancelled(Cancellation::Stopped), "cancelled; -a; -t; -p; -k; r: Cancelled 1"),
         ] {
             let what = format!("{number} {end:?}");
             assert_eq!(ends(task(), number, end), written, "{what}");

@@ -69,14 +69,11 @@ impl Standing {
         }
     }
 
-    /// An assignment, unless it is known.
+    /// An assignment, unless it is known: then it may say that it is to be cancelled.
     pub(super) fn put(&mut self, entry: &Entry) -> Option<Begin> {
         let Ok(Key::Assignment(definition, worker, task, attempt)) = self.space.parse(&entry.key) else {
             return None;
         };
-        if self.stops.contains_key(&(task, attempt)) {
-            return None;
-        }
         let record = match AssignmentRecord::decode(&entry.value) {
             Ok(record) => record,
             Err(error) => {
@@ -85,7 +82,18 @@ impl Standing {
                 return None;
             }
         };
-        let (stops, stop) = watch::channel(Stop::No);
+        let told = if record.cancel { Stop::Cancelled } else { Stop::No };
+        if let Some(stop) = self.stops.get(&(task, attempt)) {
+            // Written again: with the flag, or told late.
+            stop.send_if_modified(|now| {
+                record.cancel && *now == Stop::No && {
+                    *now = told;
+                    true
+                }
+            });
+            return None;
+        }
+        let (stops, stop) = watch::channel(told);
         self.stops.insert((task, attempt), stops);
         Some(Begin { at: AttemptRef { definition, worker, task, attempt }, record, stop })
     }
@@ -162,6 +170,26 @@ mod tests {
         assert!(standing.told(listed(vec![entry(7)])).is_empty(), "listed again");
         assert_eq!(standing.told(listed(vec![entry(8)])).len(), 1, "another attempt is another matter");
         assert_eq!(standing.stops.len(), 1, "and what is gone is forgotten");
+    }
+
+    #[test]
+    fn an_assignment_written_again_with_the_flag_cancels_its_attempt_once() {
+        let mut standing = Standing::new(Keyspace::default());
+        let begun = standing.told(changed(Change::Put(entry(7))));
+        let flagged = |attempt| flagged(entry(attempt));
+        assert!(standing.told(changed(Change::Put(flagged(7)))).is_empty(), "it is the same attempt");
+        assert_eq!(*begun[0].stop.borrow(), Stop::Cancelled);
+        standing.stop_all(Stop::Lost);
+        standing.told(listed(vec![flagged(7)]));
+        assert_eq!(*begun[0].stop.borrow(), Stop::Lost, "what came later stands");
+        let begun = standing.told(listed(vec![flagged(7), flagged(8)]));
+        assert_eq!(*begun[0].stop.borrow(), Stop::Cancelled, "seen first with the flag");
+    }
+
+    fn flagged(entry: Entry) -> Entry {
+        let record = AssignmentRecord::decode(&entry.value).unwrap();
+        let value = AssignmentRecord { cancel: true, ..record }.encode();
+        Entry { value, ..entry }
     }
 
     #[test]

@@ -124,6 +124,17 @@ impl World {
         assert!(answers.iter().all(|answer| answer.succeeded));
     }
 
+    /// Writes a key, whatever is there.
+    pub(crate) async fn put(&self, key: Bytes, value: Bytes) {
+        let put = Op::Put { key, value, lease: bellows_registry::backend::PutLease::None };
+        self.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    }
+
+    /// How to reach another registry on the same store, which has no assigner yet.
+    pub(crate) fn beside(&self) -> Options {
+        Options { prefix: format!("/beside{}", self.options.prefix), ..self.options.clone() }
+    }
+
     /// Deletes a key.
     pub(crate) async fn delete(&self, key: Bytes) {
         let delete = Txn { then: vec![Op::Delete(KeyRange::one(key))], ..Txn::default() };

@@ -58,7 +58,7 @@ pub(super) struct Scene<'a> {
     worker_revision: Revision,
 }
 
-const SLOT: ResultSlot = ResultSlot::from_bits(0xbeef);
+pub(super) const SLOT: ResultSlot = ResultSlot::from_bits(0xbeef);
 pub(super) const TASK: TaskId = TaskId::from_bits(7);
 
 pub(super) fn flaw(error: impl std::fmt::Display) -> Flaw {
@@ -81,7 +81,11 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    async fn send_all(&self, moves: Vec<Move>, term: Option<Revision>) -> Result<Vec<TxnAnswer>, Flaw> {
+    pub(super) async fn send_all(
+        &self,
+        moves: Vec<Move>,
+        term: Option<Revision>,
+    ) -> Result<Vec<TxnAnswer>, Flaw> {
         let mut batch = Batch::default();
         for row in moves {
             batch.push(row).map_err(|(_, why)| Flaw::new(format!("a batch refused a move: {why:?}")))?;
@@ -153,12 +157,12 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn publish(&self) -> Move {
+    pub(super) fn publish(&self) -> Move {
         txn::publish(&self.space, &self.def, TASK, &task())
     }
 
     /// What the assigner saw, of a task that cannot be replaced.
-    fn seen(&self, tally: Revision) -> AsSeen {
+    pub(super) fn seen(&self, tally: Revision) -> AsSeen {
         AsSeen { task: 0, tally, worker: self.worker_revision }
     }
 
@@ -183,9 +187,14 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    async fn lead(&self) -> Result<Revision, Flaw> {
+    pub(super) async fn lead(&self) -> Result<Revision, Flaw> {
         let record = LeaderRecord { identity: "a".into() };
         self.applied(txn::campaign(&self.space, 0, self.lease.id, &record)).await
+    }
+
+    pub(super) async fn raise(&self, term: Revision) -> Result<Revision, Flaw> {
+        let record = LeaderRecord { identity: "a".into() };
+        self.applied(txn::raise_term(&self.space, 0, term, &record)).await
     }
 }
 
@@ -204,7 +213,7 @@ pub(super) fn task() -> TaskRecord {
     }
 }
 
-fn assignment() -> AssignmentRecord {
+pub(super) fn assignment() -> AssignmentRecord {
     let execution = Execution::default();
     AssignmentRecord {
         number: 1,
@@ -235,6 +244,7 @@ pub(super) fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
         started: WallMillis(2),
         finished: WallMillis(3),
         expires: WallMillis(4),
+        cancellation: None,
         tally: Tally::default(),
         codecs: Vec::new(),
         result: Bytes::from_static(b"done"),
@@ -242,10 +252,15 @@ pub(super) fn outcome(ended: Ended, bits: u64) -> OutcomeRecord {
 }
 
 pub(super) fn parked() -> ParkedRecord {
-    ParkedRecord { parked: WallMillis(3), tally: Tally::default(), task: task() }
+    ParkedRecord {
+        parked: WallMillis(3),
+        expires: Some(WallMillis(4)),
+        tally: Tally::default(),
+        task: task(),
+    }
 }
 
-fn twice() -> Tally {
+pub(super) fn twice() -> Tally {
     Tally { attempts: 2, ..Tally::default() }
 }
 
@@ -274,12 +289,10 @@ async fn a_parked_task_is_not_revived_by_a_repeated_publish(stage: &Stage<'_>) -
     scene.applied(park).await?;
     let again = scene.send(scene.publish()).await?;
     same("again", &Published::of(&again), &Published::Already)?;
-    // Its terminal record may be past its retention; the parked task is still the task.
     let key = Key::Outcome(scene.def.clone(), SLOT, TASK);
     let seen = scene.get(&key).await?.map_or(0, |entry| entry.mod_revision);
-    scene.applied(txn::expire_outcome(scene.space.path(&key), seen)).await?;
-    let again = scene.send(scene.publish()).await?;
-    same("once more", &Published::of(&again), &Published::Already)
+    let expire = txn::expire_outcome(&scene.space, &scene.def, SLOT, TASK, seen);
+    scene.refused("its terminal record does not go before it", expire).await
 }
 
 async fn nothing_is_published_to_a_closed_definition(stage: &Stage<'_>) -> Outcome {
@@ -493,9 +506,9 @@ async fn a_terminal_record_is_removed_only_as_seen(stage: &Stage<'_>) -> Outcome
     let scene = Scene::set(stage).await?;
     scene.assigned(1).await?;
     let revision = scene.applied(scene.settle(1)).await?;
-    let path = scene.space.path(&Key::Outcome(scene.def.clone(), SLOT, TASK));
-    scene.refused("seen otherwise", txn::expire_outcome(path.clone(), revision - 1)).await?;
-    let answer = scene.send(txn::expire_outcome(path, revision)).await?;
+    let expire = |seen| txn::expire_outcome(&scene.space, &scene.def, SLOT, TASK, seen);
+    scene.refused("seen otherwise", expire(revision - 1)).await?;
+    let answer = scene.send(expire(revision)).await?;
     same("deleted", &answer.answers, &vec![OpAnswer::Delete(1)])?;
     same("keys", &scene.keys().await?, &String::new())
 }

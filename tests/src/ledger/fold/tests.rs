@@ -36,6 +36,7 @@ fn record(attempt: u32, tally: Tally) -> OutcomeRecord {
         started: WallMillis(0),
         finished: WallMillis(0),
         expires: WallMillis(0),
+        cancellation: None,
         tally,
         codecs: Vec::new(),
         result: Bytes::new(),
