@@ -62,7 +62,9 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 	@mkdir -p $(OUT)
 	log=$(OUT)/test.log
 	: > $$log
-	if $(MAKE) test-crates test-charts test-cluster 2>&1 | tee $$log; then verdict=PASS; else verdict=FAIL; fi
+	verdict=PASS
+	$(MAKE) test-crates test-charts test-cluster 2>&1 | tee $$log || verdict=FAIL
+	$(MAKE) test-report 2>&1 | tee -a $$log || verdict=FAIL
 	count() { awk -v word="$$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($$i ~ "^" word) n += $$(i - 1) } END { print n + 0 }' $$log; }
 	printf '\n%s passed, %s failed\n' "$$(count passed)" "$$(count failed)"
 	echo "test: $$verdict, $$(count passed) tests passed, $$(count failed) failed (log: $$log)"
@@ -70,8 +72,12 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 
 test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
+	rm -rf $(OUT)/behaviours $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
 	cargo test --locked --workspace --exclude bellows-tests --features $(FEATURES)
 	cargo test --locked -p bellows-tests --lib
+
+test-report: # What the tests of the crates left behind, as one file: target/bellows/behaviours.json
+	@cargo run --quiet --locked -p bellows-tests --bin behaviours
 
 test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own loaders
 	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
@@ -159,4 +165,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster images tools cluster-up cluster-env cluster-down fmt lint generate clean setup
+.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint generate clean setup

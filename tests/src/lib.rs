@@ -2,8 +2,9 @@
 //!
 //! `story` has the chapters; `scene` what they share: `cluster` (testbed or kind), the
 //! witnesses `ledger` (of the registry) and `replicas` (of the Deployment), the `volume`
-//! of `photos`, and the `report`. The rest are the means to tell and to wait.
+//! of `photos`, and the `report`. `behaviours` is the report of `make test`. The rest are the means to tell and to wait.
 
+pub mod behaviours;
 pub mod cluster;
 pub mod contact_sheet;
 pub mod deb;
