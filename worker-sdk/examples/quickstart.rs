@@ -1,4 +1,5 @@
-//! Sixty seconds with Bellows: a worker, a publisher and the assigner in one program.
+//! Sixty seconds with Bellows: a worker, a publisher and the assigner in one program, over
+//! one durable file.
 //!
 //! `cargo run --example quickstart -p bellows-sdk`
 
@@ -34,10 +35,11 @@ async fn greet(context: TaskContext, greeting: Greeting) -> TaskResult<String> {
 async fn main() -> anyhow::Result<()> {
     #[allow(clippy::disallowed_methods, reason = "an example reads the clock as any program does")]
     let began = Instant::now();
-    let bellows = Bellows::in_memory(); // on a cluster: Bellows::from_env().await?
+    let file = std::env::args().nth(1).unwrap_or_else(|| "target/quickstart.redb".to_owned());
+    let bellows = Bellows::embedded(&file).await?; // on a cluster: Bellows::from_env().await?
     let worker = WorkerDispatcher::of(&bellows, Tasks::new().with_fn::<Greet, _, _>(greet)).launch().await?;
 
-    println!("Publishing four tasks.");
+    println!("Publishing four tasks. They are kept in {file}.");
     let mut tasks = Vec::new();
     for name in ["Ada", "Grace", "Linus", ""] {
         tasks.push(bellows.publish::<Greet>(Greeting { name: name.to_owned() }).await?);

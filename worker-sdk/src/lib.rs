@@ -159,4 +159,10 @@ mod guide {
     mod results {}
     #[doc = include_str!("../../docs/guide/follow-ups.md")]
     mod follow_ups {}
+    #[cfg(feature = "embedded")]
+    #[doc = include_str!("../../docs/guide/embedded.md")]
+    mod embedded {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../../docs/guide/testing-your-tasks.md")]
+    mod testing {}
 }

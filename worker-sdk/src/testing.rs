@@ -34,7 +34,7 @@
 //! cluster.run_until_idle().await;
 //! assert_eq!(task.try_result().await?, None, "it waits for its hour");
 //!
-//! cluster.advance(Duration::from_secs(7200)).await;
+//! cluster.advance(Duration::from_secs(3700)).await;
 //! assert_eq!(task.try_result().await?.as_deref(), Some("Hello, Ada!"));
 //! # Ok(()) }
 //! ```

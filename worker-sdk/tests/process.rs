@@ -216,8 +216,10 @@ fn worker_process() {
 #[test]
 fn the_quickstart_says_what_a_newcomer_should_see() {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let folder = tempfile::tempdir().unwrap();
     let run = Command::new(cargo)
-        .args(["run", "--quiet", "--example", "quickstart", "-p", "bellows-sdk"])
+        .args(["run", "--quiet", "--example", "quickstart", "-p", "bellows-sdk", "--"])
+        .arg(folder.path().join("quickstart.redb"))
         .output()
         .expect("cargo runs");
     let said = String::from_utf8_lossy(&run.stdout);
