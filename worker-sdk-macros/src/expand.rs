@@ -19,7 +19,7 @@ pub(crate) fn task(brackets: TokenStream, item: &TokenStream) -> TokenStream {
         }
     };
     let options = Options::read(brackets, &function.sig.ident);
-    let is_singleton = options.as_ref().is_ok_and(|options| options.is_singleton);
+    let is_singleton = options.as_ref().ok().map(|options| options.is_singleton);
     let handler = Handler::read(&function, is_singleton);
     match (options, handler) {
         (Ok(options), Ok(handler)) => expanded(&options, &handler, &function),
@@ -45,6 +45,8 @@ fn expanded(options: &Options, handler: &Handler, function: &ItemFn) -> TokenStr
     let trigger = trigger(sdk, handler);
     let publish = handler.input().map(|input| publish(sdk, vis, task, input));
     let settings = settings(options, handler);
+    let (version, upgrade) = (version(options), upgrade(options));
+    let aliases = aliases(&options.aliases);
     let handle = handle(sdk, handler, task);
     quote! {
         // A task is async whether it awaits anything or not.
@@ -57,8 +59,11 @@ fn expanded(options: &Options, handler: &Handler, function: &ItemFn) -> TokenStr
 
         impl #sdk::TaskDefinition for #task {
             const NAME: &'static str = #name;
+            #version
+            #aliases
             type Callback = #callback;
             type Trigger = #trigger;
+            #upgrade
         }
 
         impl #sdk::TaskHandler for #task {
@@ -85,6 +90,37 @@ fn trigger(sdk: &Path, handler: &Handler) -> TokenStream {
         Some(input) => quote_spanned!(input.span()=> #sdk::PublishTrigger<#input>),
         None => quote!(#sdk::SingletonTrigger),
     }
+}
+
+fn version(options: &Options) -> Option<TokenStream> {
+    options.version.map(|version| quote!(const VERSION: u32 = #version;))
+}
+
+fn aliases(names: &[String]) -> Option<TokenStream> {
+    (!names.is_empty()).then(|| quote!(const ALIASES: &'static [&'static str] = &[#(#names),*];))
+}
+
+/// The chain of steps, the last one from the version before this one.
+fn upgrade(options: &Options) -> Option<TokenStream> {
+    let (version, steps, sdk) = (options.version?, &options.upgrades, &options.sdk);
+    let first = version.checked_sub(u32::try_from(steps.len()).ok()?)?;
+    let arms = (first..version).zip(steps).map(|(from, step)| {
+        let call = quote_spanned!(step.span()=> #sdk::upgrade::step(payload, #step));
+        quote!(#from => #call,)
+    });
+    (!steps.is_empty()).then(|| {
+        quote! {
+            fn upgrade(
+                version: u32,
+                payload: #sdk::upgrade::Value,
+            ) -> ::core::result::Result<#sdk::upgrade::Value, #sdk::upgrade::UpgradeError> {
+                match version {
+                    #(#arms)*
+                    _ => ::core::result::Result::Err(#sdk::upgrade::UpgradeError::NoStep(version)),
+                }
+            }
+        }
+    })
 }
 
 fn publish(sdk: &Path, vis: &syn::Visibility, task: &Ident, input: &Type) -> TokenStream {
@@ -116,13 +152,14 @@ fn settings(options: &Options, handler: &Handler) -> TokenStream {
         let method = Ident::new(&method.to_string(), Span::call_site());
         quote!(.#method(#value))
     });
+    let blocking = options.blocks.then(|| quote!(.blocking()));
     let needs = handler.arguments.iter().filter_map(|argument| match argument {
         Argument::Injected(ty) => Some(quote_spanned!(ty.span()=> .needs::<#ty>())),
         Argument::Input(_) => None,
     });
     quote! {
         fn settings() -> #sdk::TaskSettings {
-            #sdk::TaskSettings::new() #(#stated)* #(#needs)*
+            #sdk::TaskSettings::new() #(#stated)* #blocking #(#needs)*
         }
     }
 }
@@ -176,6 +213,24 @@ mod tests {
             "pub async fn resize_image(input: Resize, ctx: TaskContext, db: State<Db>) -> Result<Thumb, TaskError> { db.save(input).await }",
         );
         assert_same(&expanded, include_str!("expand/resize_image.rs"));
+    }
+
+    #[test]
+    fn versions_aliases_and_blocking_expand_to_what_the_traits_have() {
+        let expanded = read(
+            r#"name = "shrink", blocking = true, version = 3, upgrade(from_v1, from_v2), alias("old", "older")"#,
+            "async fn shrink(input: Photo) -> Result<(), TaskError> { Ok(()) }",
+        );
+        for line in [
+            "const VERSION: u32 = 3u32;",
+            "const ALIASES: &'static [&'static str] = &[\"old\", \"older\"];",
+            "1u32 => ::bellows_sdk::upgrade::step(payload, from_v1),",
+            "2u32 => ::bellows_sdk::upgrade::step(payload, from_v2),",
+            "_ => ::core::result::Result::Err(::bellows_sdk::upgrade::UpgradeError::NoStep(version)),",
+            "::bellows_sdk::TaskSettings::new().blocking()",
+        ] {
+            assert!(expanded.contains(line), "{line} is missing in:\n{expanded}");
+        }
     }
 
     #[test]

@@ -29,8 +29,9 @@ impl Handler {
         })
     }
 
-    /// Reads a signature; collects all that is wrong with it.
-    pub(crate) fn read(function: &ItemFn, is_singleton: bool) -> Result<Self, Vec<Error>> {
+    /// Reads a signature; collects all that is wrong with it. Whether the task is a
+    /// singleton is not known where the attribute cannot be read.
+    pub(crate) fn read(function: &ItemFn, is_singleton: Option<bool>) -> Result<Self, Vec<Error>> {
         let mut wrong = shape(function);
         let mut arguments: Vec<Argument> = Vec::new();
         for argument in &function.sig.inputs {
@@ -46,7 +47,7 @@ impl Handler {
             }
         }
         let has_input = arguments.iter().any(|argument| matches!(argument, Argument::Input(_)));
-        if wrong.is_empty() && !has_input && !is_singleton {
+        if wrong.is_empty() && !has_input && is_singleton == Some(false) {
             wrong.push(Error::new(
                 function.sig.paren_token.span.join(),
                 "a published task takes an input: add an argument such as `input: Resize` (`_: ()` if it \
@@ -89,7 +90,11 @@ fn shape(function: &ItemFn) -> Vec<Error> {
     wrong
 }
 
-fn read_argument(typed: &PatType, before: &[Argument], is_singleton: bool) -> Result<Argument, Error> {
+fn read_argument(
+    typed: &PatType,
+    before: &[Argument],
+    is_singleton: Option<bool>,
+) -> Result<Argument, Error> {
     let ty = &*typed.ty;
     if let Type::Reference(reference) = ty {
         return Err(Error::new_spanned(
@@ -104,7 +109,7 @@ fn read_argument(typed: &PatType, before: &[Argument], is_singleton: bool) -> Re
     if is_injected(ty) {
         return Ok(Argument::Injected(ty.clone()));
     }
-    if is_singleton {
+    if is_singleton == Some(true) {
         return Err(Error::new(
             ty.span(),
             "a singleton takes no input: its one task carries nothing. What it needs of the program is a \

@@ -43,6 +43,9 @@ use proc_macro::TokenStream;
 /// | `max_disruptions = 3` | a task is parked once so many workers were lost while it ran alone; 1 to 100 | 3 |
 /// | `concurrency = 16` | tasks at once in one process; 1 to 1000 | 8 |
 /// | `retention(succeeded = "10m", failed = "168h")` | how long results are kept | as written here |
+/// | `blocking = true` | the function blocks its thread: each attempt runs on one of its own | attempts share the runtime's threads |
+/// | `version = 3, upgrade(from_v1, from_v2)` | the payload's version, and how older ones become it | version 1 |
+/// | `alias = "old-name"`, `alias("old", "older")` | names it had before, whose tasks it does too | none |
 /// | `crate = path::to::bellows_sdk` | where the SDK is, if renamed | `::bellows_sdk` |
 ///
 /// Durations are whole numbers with a unit: `"300ms"`, `"30s"`, `"5m"`, `"1h30m"`.

@@ -13,7 +13,14 @@ use crate::values;
 pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) is_singleton: bool,
+    pub(crate) blocks: bool,
     pub(crate) settings: Vec<Setting>,
+    /// The payload's version, if it is written.
+    pub(crate) version: Option<u32>,
+    /// The steps to this version, the last one from the version before it.
+    pub(crate) upgrades: Vec<Path>,
+    /// The names it had before.
+    pub(crate) aliases: Vec<String>,
     /// Where the SDK is.
     pub(crate) sdk: Path,
 }
@@ -39,10 +46,14 @@ pub(crate) enum Value {
 enum Takes {
     Name,
     Flag,
+    Bool,
     Crate,
+    Version,
+    Upgrade,
+    Alias,
     One(Kind),
-    /// Options of its own, each a setting `<option>_<word>`.
-    Several(&'static [(&'static str, Kind)]),
+    /// Options of its own, each a setting `<option>_<word>`, and how they are written.
+    Several(&'static [(&'static str, Kind)], &'static str),
 }
 
 /// What a value may be.
@@ -67,21 +78,34 @@ const ANY_SPAN: Kind = Kind::Span { least: 0, most: u64::MAX, bounds: "" };
 const OPTIONS: &[(&str, Takes)] = &[
     ("name", Takes::Name),
     ("singleton", Takes::Flag),
+    ("blocking", Takes::Bool),
     ("crate", Takes::Crate),
+    ("version", Takes::Version),
+    ("upgrade", Takes::Upgrade),
+    ("alias", Takes::Alias),
     ("timeout", Takes::One(Kind::Span { least: 1_000, most: 86_400_000, bounds: "1s to 24h" })),
     ("max_attempts", Takes::One(Kind::Number { least: 1, most: 100 })),
     ("max_disruptions", Takes::One(Kind::Number { least: 1, most: 100 })),
     ("concurrency", Takes::One(Kind::Number { least: 1, most: 1000 })),
     (
         "backoff",
-        Takes::Several(&[
-            ("initial", ANY_SPAN),
-            ("factor", Kind::Number { least: 1, most: 10 }),
-            ("max", ANY_SPAN),
-            ("jitter", Kind::Percent),
-        ]),
+        Takes::Several(
+            &[
+                ("initial", ANY_SPAN),
+                ("factor", Kind::Number { least: 1, most: 10 }),
+                ("max", ANY_SPAN),
+                ("jitter", Kind::Percent),
+            ],
+            "backoff(initial = \"1s\", factor = 2, max = \"5m\", jitter = \"20%\")",
+        ),
     ),
-    ("retention", Takes::Several(&[("succeeded", ANY_SPAN), ("failed", ANY_SPAN)])),
+    (
+        "retention",
+        Takes::Several(
+            &[("succeeded", ANY_SPAN), ("failed", ANY_SPAN)],
+            "retention(succeeded = \"10m\", failed = \"168h\")",
+        ),
+    ),
 ];
 
 impl Options {
@@ -102,11 +126,16 @@ impl Options {
             reader.wrong.push(nameless(function));
         }
         reader.ordered_backoff();
+        reader.sound_upgrade();
         match reader.name {
             Some(name) if reader.wrong.is_empty() => Ok(Self {
                 name,
                 is_singleton: reader.is_singleton,
+                blocks: reader.blocks,
                 settings: reader.settings,
+                version: reader.version.map(|(version, _)| version),
+                upgrades: reader.upgrades,
+                aliases: reader.aliases,
                 sdk: reader.sdk.unwrap_or_else(|| syn::parse_quote!(::bellows_sdk)),
             }),
             _ => Err(reader.wrong),
@@ -118,7 +147,11 @@ impl Options {
 struct Reader {
     name: Option<String>,
     is_singleton: bool,
+    blocks: bool,
     settings: Vec<Setting>,
+    version: Option<(u32, Span)>,
+    upgrades: Vec<Path>,
+    aliases: Vec<String>,
     sdk: Option<Path>,
     wrong: Vec<Error>,
 }
@@ -140,6 +173,15 @@ impl Reader {
                     ));
                 }
             },
+            Takes::Bool => self.blocks = bool(meta)?,
+            Takes::Version => {
+                let kind = Kind::Number { least: 1, most: 1_000_000 };
+                if let Value::Number(version) = kind.read(option, value_of(meta, "version = 2")?)? {
+                    self.version = Some((version, meta.path().span()));
+                }
+            }
+            Takes::Upgrade => self.upgrades = upgrades(meta)?,
+            Takes::Alias => self.aliases = aliases(meta)?,
             Takes::Name => {
                 let text =
                     text(value_of(meta, "name = \"resize-image\"")?, "the name is a text", "resize-image")?;
@@ -151,14 +193,18 @@ impl Reader {
                 let value = kind.read(option, value_of(meta, &format!("{option} = {}", kind.example()))?)?;
                 self.settings.push(Setting { method: Ident::new(option, meta.path().span()), value });
             }
-            Takes::Several(words) => self.several(option, words, meta)?,
+            Takes::Several(words, example) => self.several(option, words, example, meta)?,
         }
         Ok(())
     }
 
-    fn several(&mut self, option: &str, words: &[(&str, Kind)], meta: &Meta) -> Result<(), Error> {
-        let all: Vec<_> = words.iter().map(|(word, kind)| format!("{word} = {}", kind.example())).collect();
-        let example = format!("{option}({})", all.join(", "));
+    fn several(
+        &mut self,
+        option: &str,
+        words: &[(&str, Kind)],
+        example: &str,
+        meta: &Meta,
+    ) -> Result<(), Error> {
         let Meta::List(list) = meta else {
             return Err(Error::new_spanned(
                 meta,
@@ -184,6 +230,26 @@ impl Reader {
                 .push(Setting { method: Ident::new(&format!("{option}_{word}"), meta.span()), value });
         }
         Ok(())
+    }
+
+    /// Steps lead to a version, and not from before the first.
+    fn sound_upgrade(&mut self) {
+        let steps = u32::try_from(self.upgrades.len()).unwrap_or(u32::MAX);
+        let (Some(first), wrong) = (self.upgrades.first(), &mut self.wrong) else { return };
+        match self.version {
+            None => wrong.push(Error::new_spanned(
+                first,
+                "`upgrade` leads to a version: write it too, as in `version = 2, upgrade(from_v1)`",
+            )),
+            Some((version, at)) if steps >= version => wrong.push(Error::new(
+                at,
+                format!("version {version} has {} before it, and `upgrade` has {steps} steps", version - 1),
+            )),
+            Some(_) => {}
+        }
+        if self.is_singleton {
+            wrong.push(Error::new_spanned(first, "a singleton carries nothing that could be upgraded"));
+        }
     }
 
     /// The one rule about two values.
@@ -240,6 +306,42 @@ impl Kind {
             }
         }
     }
+}
+
+fn bool(meta: &Meta) -> Result<bool, Error> {
+    match meta {
+        Meta::Path(_) => Ok(true),
+        Meta::NameValue(pair) => match &pair.value {
+            Expr::Lit(ExprLit { lit: Lit::Bool(value), .. }) => Ok(value.value),
+            other => Err(Error::new_spanned(other, "`blocking` is `true` or `false`")),
+        },
+        Meta::List(_) => Err(Error::new_spanned(meta, "`blocking` takes a value: write `blocking = true`")),
+    }
+}
+
+fn upgrades(meta: &Meta) -> Result<Vec<Path>, Error> {
+    let example = "`upgrade` names functions, oldest first: write `upgrade(from_v1, from_v2)`";
+    let Meta::List(list) = meta else { return Err(Error::new_spanned(meta, example)) };
+    let steps = list
+        .parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated)
+        .map_err(|error| Error::new(error.span(), example))?;
+    if steps.is_empty() { Err(Error::new_spanned(meta, example)) } else { Ok(steps.into_iter().collect()) }
+}
+
+fn aliases(meta: &Meta) -> Result<Vec<String>, Error> {
+    let names: Vec<LitStr> = match meta {
+        Meta::NameValue(pair) => vec![text(&pair.value, "a name is a text", "old-name")?.clone()],
+        Meta::List(list) => {
+            list.parse_args_with(Punctuated::<LitStr, Token![,]>::parse_terminated)?.into_iter().collect()
+        }
+        Meta::Path(_) => {
+            return Err(Error::new_spanned(meta, "`alias` takes a name: write `alias = \"old-name\"`"));
+        }
+    };
+    for name in &names {
+        values::name(&name.value()).map_err(|says| Error::new(name.span(), says))?;
+    }
+    Ok(names.iter().map(LitStr::value).collect())
 }
 
 /// An option written twice is a mistake, whichever was meant.

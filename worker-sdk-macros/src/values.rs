@@ -106,42 +106,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bellows_registry::id::DefinitionName;
-    use bellows_registry::spec::Span;
-
     use super::*;
-
-    #[test]
-    fn durations_are_those_of_the_registry() {
-        for text in [
-            "30s", "1h30m", "90s", "168h", "0s", "1s500ms", "8760h", "", "s", "5", "5 s", "-5s", "5d",
-            "1s1h", "1s1s", "9000h", "1.5s", "٣s",
-        ] {
-            let registrys = text.parse::<Span>().ok().map(|span| span.get().as_millis());
-            assert_eq!(duration(text).ok().map(u128::from), registrys, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn names_are_those_of_the_registry() {
-        let (just, over) = ("a".repeat(63), "a".repeat(64));
-        for text in [
-            "a",
-            "resize-image",
-            "v1.resize",
-            "",
-            "Resize",
-            "resize_image",
-            "-a",
-            "a-",
-            "a/b",
-            "ä",
-            &just,
-            &over,
-        ] {
-            assert_eq!(name(text).is_ok(), DefinitionName::new(text).is_ok(), "{text:?}");
-        }
-    }
 
     #[test]
     fn a_name_that_is_not_allowed_comes_with_one_that_is() {
@@ -149,7 +114,7 @@ mod tests {
             [("resize_image", "resize-image"), ("ResizeImage", "resize-image"), ("a b", "a-b")]
         {
             assert_eq!(instead(text).as_deref(), Some(better));
-            assert!(DefinitionName::new(better).is_ok());
+            assert!(name(better).is_ok());
         }
         assert_eq!(instead("__"), None);
     }

@@ -7,27 +7,19 @@ use std::time::{Duration, Instant};
 
 use bellows_sdk::prelude::*;
 
-/// What a task of this kind takes.
+/// What a task carries.
 #[derive(Serialize, Deserialize)]
-struct Greeting {
+struct Guest {
     name: String,
 }
 
-/// A kind of work: its name, what it takes, what it gives.
-struct Greet;
-
-impl TaskDefinition for Greet {
-    const NAME: &'static str = "greet";
-    type Callback = String;
-    type Trigger = PublishTrigger<Greeting>;
-}
-
-/// The work itself. `?` on any error means: try again later.
-async fn greet(context: TaskContext, greeting: Greeting) -> TaskResult<String> {
-    match greeting.name.as_str() {
-        "" => Err(TaskFailure::park("nobody to greet")), // trying again cannot help
-        "Grace" if context.attempt() == 1 => Err("the line is busy".into()),
-        name => Ok(format!("Hello, {name}! (attempt {})", context.attempt()).into()),
+/// The work itself: an async function. `?` on any error means: try again later.
+#[task(name = "greet", timeout = "10s", max_attempts = 5)]
+async fn greet(guest: Guest, ctx: TaskContext) -> Result<String, TaskError> {
+    match guest.name.as_str() {
+        "" => Err(TaskError::park("nobody to greet")), // trying again cannot help
+        "Grace" if ctx.attempt() == 1 => Err("the line is busy".into()),
+        name => Ok(format!("Hello, {name}!")),
     }
 }
 
@@ -35,25 +27,30 @@ async fn greet(context: TaskContext, greeting: Greeting) -> TaskResult<String> {
 async fn main() -> anyhow::Result<()> {
     #[allow(clippy::disallowed_methods, reason = "an example reads the clock as any program does")]
     let began = Instant::now();
+    let ms = || began.elapsed().as_millis();
+
     let file = std::env::args().nth(1).unwrap_or_else(|| "target/quickstart.redb".to_owned());
     let bellows = Bellows::embedded(&file).await?; // on a cluster: Bellows::from_env().await?
-    let worker = WorkerDispatcher::of(&bellows, Tasks::new().with_fn::<Greet, _, _>(greet)).launch().await?;
+    let worker = WorkerDispatcher::of(&bellows, tasks![greet]).launch().await?;
 
-    println!("Publishing four tasks. They are kept in {file}.");
+    println!("One worker, four tasks. They are kept in {file}:");
     let mut tasks = Vec::new();
     for name in ["Ada", "Grace", "Linus", ""] {
-        tasks.push(bellows.publish::<Greet>(Greeting { name: name.to_owned() }).await?);
+        let task = bellows.publish::<greet>(Guest { name: name.to_owned() });
+        tasks.push((name, task.await?)); // Ok: it is on the disk now
+        println!("{:>6} ms  published greet({name:?})", ms());
     }
-    for task in tasks {
-        let id = task.id();
+    println!("Their results, as typed values:");
+    for (name, task) in tasks {
         match task.await {
-            Ok(greeting) => println!("  {:>4} ms  {id}  {greeting}", began.elapsed().as_millis()),
-            Err(error) => println!("  {:>4} ms  {error}", began.elapsed().as_millis()),
+            Ok(greeting) => println!("{:>6} ms  {greeting}", ms()),
+            Err(error) => println!("{:>6} ms  greet({name:?}): {error}", ms()),
         }
     }
     worker.drain(Duration::from_secs(5)).await?;
-    println!(
-        "Done: three greetings (one at the second attempt), and one task parked for a person to look at."
-    );
+
+    println!("Grace was greeted at the second attempt, a second later. The last task was given up,");
+    println!("and is kept for a person to look at.");
+    println!("This program is worker-sdk/examples/quickstart.rs. Next: docs/guide/first-worker.md");
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! Handlers that block their thread, on threads of their own.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::definition::{PayloadOf, TaskDefinition};
+use crate::handler::TaskHandler;
 use crate::outcome::TaskResult;
+use crate::state::States;
 use crate::tasks::{Call, Ran, Runner, ran, read};
 use crate::worker::TaskContext;
 
@@ -48,5 +52,32 @@ where
             }
         }
         .boxed()
+    }
+}
+
+/// A handler that blocks, with the state it is given.
+pub(crate) struct BlockingHandler<T> {
+    states: States,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> BlockingHandler<T> {
+    pub(crate) fn given(states: &States) -> Self {
+        Self { states: states.clone(), kind: PhantomData }
+    }
+}
+
+impl<T: TaskHandler> Runner for BlockingHandler<T> {
+    fn run(&self, call: Call) -> BoxFuture<'static, Ran> {
+        let states = self.states.clone();
+        // Where it awaits, its own thread waits.
+        let handle = move |context: TaskContext, payload: PayloadOf<T>| {
+            Handle::current().block_on(T::handle(context, payload, states.clone()))
+        };
+        Blocking::<T, _>::new(handle).run(call)
+    }
+
+    fn with_states(&self, states: &States) -> Option<Arc<dyn Runner>> {
+        Some(Arc::new(Self::given(states)))
     }
 }

@@ -84,6 +84,11 @@ pub trait TaskDefinition: Send + Sync + 'static {
 pub type PayloadOf<T> = <<T as TaskDefinition>::Trigger as ActivationStrategy>::Payload;
 
 /// How work begins. Sealed: there are two ways, and the registry knows both.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the trigger of a task",
+    label = "a payload is stored, and this one cannot be",
+    note = "derive `Serialize` and `Deserialize` for the payload; it must be `Send + 'static` too"
+)]
 pub trait ActivationStrategy: sealed::Sealed + Send + Sync + 'static {
     /// What an attempt is given; `()` if tasks carry nothing.
     type Payload: Serialize + DeserializeOwned + Send + 'static;
@@ -100,6 +105,7 @@ pub struct PublishTrigger<P>(PhantomData<fn() -> P>);
 #[derive(Debug)]
 pub struct SingletonTrigger;
 
+#[diagnostic::do_not_recommend]
 impl<P: Serialize + DeserializeOwned + Send + 'static> ActivationStrategy for PublishTrigger<P> {
     type Payload = P;
     const TRIGGER: bellows_registry::spec::Trigger = bellows_registry::spec::Trigger::Publish;

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::client::Bellows;
 use crate::control::Owned;
+use crate::drift::{self, Drift};
 use crate::metrics::Metrics;
 use crate::tasks::{Kind, MissingState, Tasks};
 use crate::worker::WorkerFactory;
@@ -102,6 +103,9 @@ pub struct DispatcherHandle {
     ticks: Vec<watch::Receiver<Instant>>,
     slots: Vec<Arc<Slots>>,
     metrics: Metrics,
+    drift: Vec<watch::Receiver<Vec<Drift>>>,
+    /// Follow the policies. Nothing depends on them.
+    followers: Vec<Owned<()>>,
 }
 
 impl WorkerDispatcher {
@@ -149,6 +153,8 @@ impl WorkerDispatcher {
             ticks: Vec::new(),
             slots: Vec::new(),
             metrics: self.metrics.clone(),
+            drift: Vec::new(),
+            followers: Vec::new(),
         };
         for kind in &kinds {
             let def = self.client.definition_named(kind.name)?;
@@ -174,6 +180,9 @@ impl WorkerDispatcher {
                 draining: draining.clone(),
             };
             handle.loops.push(self.client.shared.control.spawn(dispatcher.run()));
+            if self.client.shared.assigner.is_none() {
+                handle.follow_policy(&self.client, kind)?;
+            }
             handle.health.push(is_healthy);
             handle.ticks.push(ticked);
             handle.slots.push(slots);
@@ -208,6 +217,22 @@ impl WorkerDispatcher {
 }
 
 impl DispatcherHandle {
+    /// Where this process hosts the registry, what the code states is applied instead.
+    fn follow_policy(&mut self, client: &Bellows, kind: &Kind) -> Result<(), DispatcherError> {
+        let (said, drift) = watch::channel(Vec::new());
+        let def = client.definition_named(kind.name)?;
+        let following = drift::follow(client.clone(), def, kind.clone(), said);
+        self.followers.push(client.shared.control.spawn(following));
+        self.drift.push(drift);
+        Ok(())
+    }
+
+    /// What the code states and the registry's definitions say otherwise; they count. Empty
+    /// while nothing is known, and where this process hosts the registry.
+    pub fn drift(&self) -> Vec<Drift> {
+        self.vitals().drift()
+    }
+
     /// Stops taking tasks, lets handlers finish for at most `deadline`, then cancels them
     /// and hands their tasks back, which costs no attempt. Ends the lease. Takes a few
     /// seconds more than `deadline` at most.
@@ -266,6 +291,7 @@ impl DispatcherHandle {
             ticks: self.ticks.clone(),
             slots: self.slots.clone(),
             metrics: self.metrics.clone(),
+            drift: self.drift.clone(),
         }
     }
 }
@@ -277,6 +303,7 @@ pub(crate) struct Vitals {
     ticks: Vec<watch::Receiver<Instant>>,
     slots: Vec<Arc<Slots>>,
     metrics: Metrics,
+    drift: Vec<watch::Receiver<Vec<Drift>>>,
 }
 
 /// A loop that has not turned for so long is stuck.
@@ -287,6 +314,10 @@ impl Vitals {
     pub(crate) fn health(&self) -> Health {
         let mut all = self.health.iter().map(|health| health.borrow().clone());
         all.find(|health| *health != Health::Ready).unwrap_or(Health::Ready)
+    }
+
+    pub(crate) fn drift(&self) -> Vec<Drift> {
+        self.drift.iter().flat_map(|drift| drift.borrow().clone()).collect()
     }
 
     pub(crate) fn metrics_text(&self) -> String {

@@ -68,7 +68,7 @@ pub trait TaskHandler: TaskDefinition {
     message = "a task's handler cannot return `{Self}`",
     label = "expected `Result<C, E>`",
     note = "`C` is what a publisher awaits (`Serialize + DeserializeOwned + Send`), or `TaskSuccess<C>`; \
-            `E` is `TaskError`, or any error that is `Send + Sync`"
+            `E` is `TaskError`, or any error that is `Send + Sync + 'static`"
 )]
 pub trait HandlerOutput {
     /// What a publisher awaits.
@@ -78,6 +78,7 @@ pub trait HandlerOutput {
     fn into_result(self) -> TaskResult<Self::Callback>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: HandlerSuccess, E> HandlerOutput for Result<S, E>
 where
     TaskError: From<E>,
@@ -103,6 +104,7 @@ pub trait HandlerSuccess {
     fn into_success(self) -> TaskSuccess<Self::Callback>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<C: Serialize + DeserializeOwned + Send + 'static> HandlerSuccess for C {
     type Callback = C;
 

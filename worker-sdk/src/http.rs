@@ -20,12 +20,19 @@ fn alive(vitals: &Vitals) -> (StatusCode, String) {
 
 fn ready(vitals: &Vitals) -> (StatusCode, String) {
     let said = match vitals.health() {
-        Health::Ready => return (StatusCode::OK, "ready\n".to_owned()),
+        Health::Ready => return (StatusCode::OK, details(vitals)),
         Health::NotReady(why) => format!("not ready: {why}\n"),
         Health::Draining => "draining\n".to_owned(),
         Health::Cordoned => "cordoned\n".to_owned(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, said)
+}
+
+/// Ready, and what is worth knowing all the same: a line each.
+fn details(vitals: &Vitals) -> String {
+    let drift = vitals.drift();
+    let lines = drift.iter().map(|drift| format!("drift: {drift}\n"));
+    std::iter::once("ready\n".to_owned()).chain(lines).collect()
 }
 
 /// Serves on a bound socket until the future is dropped, or the socket fails.

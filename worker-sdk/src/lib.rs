@@ -65,6 +65,7 @@ mod define;
 mod definition;
 mod dispatcher;
 mod draft;
+mod drift;
 mod envelope;
 mod error;
 mod follow_up;
@@ -75,6 +76,7 @@ mod handler;
 mod hosted;
 #[cfg(feature = "etcd")]
 mod http;
+mod manifest;
 mod many;
 mod metrics;
 mod outcome;
@@ -118,11 +120,13 @@ pub use definition::{
 };
 pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
 pub use draft::{NewTask, OnConflict};
+pub use drift::Drift;
 pub use envelope::trace::{TraceParent, TraceParentError};
 pub use envelope::version::{UpgradeError, upgrade};
 pub use error::{ConnectError, OptionError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
+pub use manifest::{ImageError, print_manifest_if_asked};
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
 pub use parked::{ParkedTask, ParkedTasks, Purged, Replayed};
 pub use progress::ProgressWatch;
@@ -153,6 +157,8 @@ pub mod prelude {
 /// The guide's programs, compiled and run as doc tests.
 #[cfg(doctest)]
 mod guide {
+    #[doc = include_str!("../../docs/guide/tasks-by-attribute.md")]
+    mod tasks_by_attribute {}
     #[doc = include_str!("../../docs/guide/publishing.md")]
     mod publishing {}
     #[doc = include_str!("../../docs/guide/results.md")]

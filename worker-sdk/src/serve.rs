@@ -12,6 +12,7 @@ use crate::config::{Config, LogFormat, Logging};
 use crate::dispatcher::{DispatcherError, DispatcherHandle, WorkerDispatcher};
 use crate::error::ConnectError;
 use crate::http;
+use crate::manifest::{ImageError, print_manifest_if_asked};
 use crate::tasks::{MissingState, Tasks};
 
 /// Why a worker process could not start, or ended by itself.
@@ -31,6 +32,9 @@ pub enum ServeError {
         /// What there is.
         known: String,
     },
+    /// `--print-manifest` with an `--image` that is none.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A handler asks for state that the program does not give.
     #[error(transparent)]
     State(#[from] MissingState),
@@ -79,6 +83,10 @@ impl fmt::Debug for ServeError {
 /// finish for `BELLOWS_DRAIN_TIMEOUT`, and what does not finish is handed back, which
 /// costs no attempt. Works as process 1 of an image that holds nothing else.
 ///
+/// Started with `--print-manifest` (and `--image <image>`), the program prints the
+/// TaskDefinitions of its tasks and ends, without a look at its environment:
+/// see [`print_manifest_if_asked`].
+///
 /// Sets up logging unless the program has done so, serves `/healthz`, `/readyz` and
 /// `/metrics`, and is told the rest by its environment: see [`Config`].
 ///
@@ -118,6 +126,9 @@ impl fmt::Debug for ServeError {
 /// Dropping the future is a crash of the worker: its tasks run elsewhere once its lease
 /// has run out.
 pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
+    if print_manifest_if_asked(&tasks)? {
+        return Ok(());
+    }
     init_logging()?;
     let config = Config::from_env()?;
     let tasks = chosen(tasks, config.definition.as_deref())?;

@@ -16,6 +16,7 @@ use crate::state::{Injected, Need};
 pub struct TaskSettings {
     pub(crate) stated: Stated,
     pub(crate) needs: Vec<Need>,
+    pub(crate) blocks: bool,
 }
 
 impl TaskSettings {
@@ -77,6 +78,14 @@ impl TaskSettings {
         self.state(&["worker", "concurrency"], slots.max(1))
     }
 
+    /// The handler blocks its thread, by computing for long or by calling a library that
+    /// waits without `async`: each attempt runs on a thread of its own, with the
+    /// guarantees of [`Tasks::with_blocking_fn`](crate::Tasks::with_blocking_fn).
+    pub fn blocking(mut self) -> Self {
+        self.blocks = true;
+        self
+    }
+
     /// The handler takes this beside its input: a program that does not give the state
     /// for it does not start.
     pub fn needs<A: Injected>(mut self) -> Self {
@@ -107,6 +116,11 @@ impl Stated {
         at.insert((*last).to_owned(), value);
     }
 
+    /// All that is stated, as the fields of a `spec`.
+    pub(crate) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// How many tasks at once, if it says so.
     pub(crate) fn concurrency(&self) -> Option<u32> {
         self.0.get("worker")?.get("concurrency")?.as_u64().and_then(|slots| slots.try_into().ok())
@@ -122,7 +136,8 @@ impl Stated {
     }
 }
 
-fn merge(into: &mut Value, from: &Map<String, Value>) {
+/// Puts the fields of one over those of the other.
+pub(crate) fn merge(into: &mut Value, from: &Map<String, Value>) {
     let Value::Object(into) = into else { return };
     for (key, value) in from {
         match value {

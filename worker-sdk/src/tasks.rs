@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, BlockingHandler};
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
 use crate::dispatcher::slots::Occupied;
 use crate::envelope::undecodable::Undecodable;
@@ -152,7 +152,13 @@ impl Tasks {
     /// Adds a kind of work with its handler, as [`tasks!`](crate::tasks) does.
     pub fn with_task<T: TaskHandler>(self) -> Self {
         let settings = T::settings();
-        let mut tasks = self.add::<T>(Arc::new(Handled::<T>::given(&States::default())));
+        let none = States::default();
+        let runner: Arc<dyn Runner> = if settings.blocks {
+            Arc::new(BlockingHandler::<T>::given(&none))
+        } else {
+            Arc::new(Handled::<T>::given(&none))
+        };
+        let mut tasks = self.add::<T>(runner);
         if let Some(kind) = tasks.kinds.last_mut() {
             kind.concurrency = settings.stated.concurrency();
             kind.policy = settings.stated.over(&kind.policy, kind.trigger);

@@ -1,7 +1,7 @@
 //! Thumbnails of photographs: a complete Bellows worker and its publisher.
 //!
 //! `task` is what travels; `thumbnail` the work itself, which knows nothing of Bellows;
-//! `worker` one attempt of it; `refs` the publisher's file of saved
+//! `worker` the task, one attempt of it; `refs` the publisher's file of saved
 //! refs, `awaiting` what comes of them.
 
 pub mod awaiting;

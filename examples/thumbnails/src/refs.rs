@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use bellows_sdk::prelude::*;
 
-use crate::task::Thumbnails;
+use crate::worker::thumbnails;
 
 /// A published photograph: enough to await it in another process.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct SavedRef {
     /// The photograph, relative to the volume's root.
     pub path: String,
     /// Its task.
-    pub task: TaskRef<Thumbnails>,
+    pub task: TaskRef<thumbnails>,
 }
 
 /// Appends refs to a file.

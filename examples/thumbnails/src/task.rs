@@ -1,16 +1,7 @@
-//! What travels: the payload of a task and its result, tied together by the definition.
+//! What travels: the payload of a task and its result. The definition that ties them
+//! together is the function [`thumbnails`](crate::worker::thumbnails()).
 
 use bellows_sdk::prelude::*;
-
-/// The definition: its name is the `metadata.name` of the TaskDefinition on the cluster.
-#[derive(Debug)]
-pub struct Thumbnails;
-
-impl TaskDefinition for Thumbnails {
-    const NAME: &'static str = "thumbnails";
-    type Callback = Thumbnail;
-    type Trigger = PublishTrigger<Request>;
-}
 
 /// The payload: which photograph, and how wide its thumbnail shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

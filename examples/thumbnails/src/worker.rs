@@ -1,32 +1,34 @@
-//! One attempt of one task.
+//! The task itself: one attempt at one thumbnail.
 
 use std::path::PathBuf;
 
 use bellows_sdk::prelude::*;
 
-use crate::task::{Request, Thumbnail, Thumbnails};
+use crate::task::{Request, Thumbnail};
 use crate::thumbnail;
 
-/// Makes one thumbnail. A new one is built for every attempt, so nothing leaks from one
-/// task to the next.
+/// Where the photographs are: the volume's root.
 #[derive(Debug, Clone)]
-pub struct ThumbnailWorker {
-    /// The volume's root.
-    pub volume: PathBuf,
-}
+pub struct Volume(pub PathBuf);
 
-impl Worker for ThumbnailWorker {
-    type Task = Thumbnails;
-
-    async fn process(self, context: TaskContext, request: Request) -> TaskResult<Thumbnail> {
-        let attempt = context.attempt_id().to_string();
-        // Decoding and shrinking take a core for a while: on a thread of its own, so that
-        // the worker's other tasks and its lease go on.
-        let work = move || thumbnail::make(&self.volume, &request, &attempt);
-        match tokio::task::spawn_blocking(work).await? {
-            Ok(made) => Ok(TaskSuccess::done(made)),
-            Err(error) if error.is_temporary() => Err(TaskError::retry(error)),
-            Err(error) => Err(TaskError::park(error)),
-        }
-    }
+/// Makes one thumbnail. What the attribute says, `taskdefinition.yaml` says too.
+#[task(
+    name = "thumbnails",
+    timeout = "60s",
+    max_attempts = 3,
+    concurrency = 2,
+    retention(succeeded = "1h", failed = "168h")
+)]
+pub async fn thumbnails(
+    request: Request,
+    context: TaskContext,
+    volume: State<Volume>,
+) -> Result<Thumbnail, TaskError> {
+    let attempt = context.attempt_id().to_string();
+    // Decoding and shrinking take a core for a while: on a thread of its own, so that
+    // the worker's other tasks and its lease go on.
+    let work = move || thumbnail::make(&volume.0, &request, &attempt);
+    tokio::task::spawn_blocking(work)
+        .await?
+        .map_err(|error| if error.is_temporary() { TaskError::retry(error) } else { TaskError::park(error) })
 }

@@ -25,6 +25,11 @@ behaviours! {
     the_attribute_is_the_definition_where_the_process_hosts_the_registry,
     a_newer_attribute_is_written_over_an_older_definition,
     a_tasks_name_and_not_its_function_finds_the_work,
+    what_code_and_definition_say_differently_is_told_and_is_no_error,
+    a_worker_of_a_definition_that_is_not_there_says_so,
+    a_blocking_task_by_attribute_has_a_thread_of_its_own,
+    upgrades_by_attribute_bring_an_older_payload_up,
+    a_task_published_under_an_alias_is_done,
 }
 
 /// What the handlers of these tests share: it counts.
@@ -239,4 +244,118 @@ pub(crate) async fn a_tasks_name_and_not_its_function_finds_the_work(world: Worl
     let _worker = launch(&world, greeters()).await;
     let task = world.bellows.publish::<renamed::Salute>("Ada".to_owned()).await.unwrap();
     assert_eq!(within(SOON, task).await.unwrap(), "Hello Ada (1, attempt 1)");
+}
+
+/// What a worker whose registry is elsewhere says of its definitions, once it says so much.
+async fn drift(worker: &DispatcherHandle, lines: usize) -> Vec<String> {
+    within(SOON, async {
+        while worker.drift().len() != lines {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    worker.drift().iter().map(ToString::to_string).collect()
+}
+
+pub(crate) async fn what_code_and_definition_say_differently_is_told_and_is_no_error(world: World) {
+    let mut policy = Policy::default();
+    policy.execution.timeout = Span::secs(45);
+    world.bellows.define::<greet>(policy.clone()).await.unwrap();
+    let elsewhere = world.other_client();
+    let mut worker = WorkerDispatcher::of(&elsewhere, greeters()).launch().await.unwrap();
+    within(SOON, worker.ready()).await;
+    // The time-out, the attempts, three of the back-off, the retention.
+    let said = drift(&worker, 6).await;
+    let line =
+        "execution.timeout of default/greet is 10s in the code and 45s in the TaskDefinition, which counts";
+    assert!(said.iter().any(|said| said == line), "{said:#?}");
+    let task = elsewhere.publish::<greet>("Ada".to_owned()).await.unwrap();
+    assert_eq!(within(SOON, task).await.unwrap(), "Hello Ada (1, attempt 1)", "it works all the same");
+    // A change of the definition is seen without a restart.
+    policy.execution.timeout = Span::secs(10);
+    world.bellows.define::<greet>(policy).await.unwrap();
+    let said = drift(&worker, 5).await;
+    assert!(said.iter().all(|said| !said.starts_with("execution.timeout")), "{said:#?}");
+}
+
+pub(crate) async fn a_worker_of_a_definition_that_is_not_there_says_so(world: World) {
+    let elsewhere = world.other_client();
+    let worker = WorkerDispatcher::of(&elsewhere, greeters()).launch().await.unwrap();
+    let said = drift(&worker, 1).await;
+    assert_eq!(said, ["there is no TaskDefinition default/greet: apply what --print-manifest prints"]);
+}
+
+/// Which threads: the handler's, before it awaits and after.
+#[task(name = "thread", blocking = true)]
+async fn thread(_: (), caller: State<std::thread::ThreadId>) -> Result<bool, TaskError> {
+    let first = std::thread::current().id();
+    tokio::task::yield_now().await;
+    Ok(first == std::thread::current().id() && first != *caller)
+}
+
+pub(crate) async fn a_blocking_task_by_attribute_has_a_thread_of_its_own(world: World) {
+    let _worker = launch(&world, tasks![thread].with_state(std::thread::current().id())).await;
+    let task = world.bellows.publish::<thread>(()).await.unwrap();
+    assert!(within(SOON, task).await.unwrap(), "one thread throughout, and not the runtime's");
+}
+
+mod photo {
+    use bellows_sdk::prelude::*;
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct V1 {
+        pub(super) path: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct V2 {
+        path: String,
+        size: (u32, u32),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Photo {
+        path: String,
+        width: u32,
+    }
+
+    fn from_v1(old: V1) -> V2 {
+        V2 { path: old.path, size: (320, 240) }
+    }
+
+    #[task(name = "shrink", version = 3, upgrade(from_v1, from_v2))]
+    pub(super) async fn shrink(photo: Photo) -> Result<String, TaskError> {
+        Ok(format!("{}@{}", photo.path, photo.width))
+    }
+
+    fn from_v2(old: V2) -> Photo {
+        Photo { path: old.path, width: old.size.0 }
+    }
+
+    /// As it was, under its first version.
+    #[task(name = "shrink")]
+    pub(super) async fn older(photo: V1) -> Result<String, TaskError> {
+        Ok(photo.path)
+    }
+
+    /// As it is called now.
+    #[task(name = "resize", alias = "shrink", version = 3, upgrade(from_v1, from_v2))]
+    pub(super) async fn resize(photo: Photo) -> Result<String, TaskError> {
+        Ok(format!("{} resized to {}", photo.path, photo.width))
+    }
+}
+
+pub(crate) async fn upgrades_by_attribute_bring_an_older_payload_up(world: World) {
+    let _worker = launch(&world, tasks![photo::shrink]).await;
+    let old = photo::V1 { path: "a.png".to_owned() };
+    let task = world.bellows.publish::<photo::older>(old).await.unwrap();
+    assert_eq!(within(SOON, task).await.unwrap(), "a.png@320");
+}
+
+pub(crate) async fn a_task_published_under_an_alias_is_done(world: World) {
+    world.bellows.define::<photo::older>(Policy::default()).await.unwrap();
+    let old = photo::V1 { path: "a.png".to_owned() };
+    let task = world.bellows.publish::<photo::older>(old).await.unwrap();
+    let _worker = launch(&world, tasks![photo::resize]).await;
+    assert_eq!(within(SOON, task).await.unwrap(), "a.png resized to 320");
 }

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use bellows_example_thumbnails::worker::ThumbnailWorker;
+use bellows_example_thumbnails::worker::{Volume, thumbnails};
+use bellows_sdk::ServeError;
 use bellows_sdk::prelude::*;
-use bellows_sdk::{ServeError, WorkerId};
 
 #[tokio::main]
 async fn main() -> Result<(), ServeError> {
-    let volume = PathBuf::from(std::env::var("THUMBNAILS_VOLUME").unwrap_or_else(|_| "/volume".to_owned()));
-    let factory = move |_: &WorkerId| ThumbnailWorker { volume: volume.clone() };
-    bellows_sdk::serve(Tasks::new().with(factory)).await
+    let volume = std::env::var("THUMBNAILS_VOLUME").unwrap_or_else(|_| "/volume".to_owned());
+    bellows_sdk::serve(tasks![thumbnails].with_state(Volume(PathBuf::from(volume)))).await
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bellows_example_thumbnails::awaiting;
 use bellows_example_thumbnails::refs::{self, RefFile, SavedRef};
-use bellows_example_thumbnails::task::{Request, Thumbnails};
+use bellows_example_thumbnails::task::Request;
+use bellows_example_thumbnails::worker::thumbnails;
 use bellows_sdk::prelude::*;
 use clap::{Args, Parser, Subcommand};
 use futures::stream::{self, StreamExt};
@@ -91,7 +92,7 @@ async fn publish(args: PublishArgs) -> Result<ExitCode> {
     // as soon as its task is acknowledged.
     let publish = |path: &String| {
         let request = Request { path: path.clone(), width: args.width };
-        let task = bellows.publish::<Thumbnails>(request).delay(Duration::from_secs(args.delay));
+        let task = bellows.publish::<thumbnails>(request).delay(Duration::from_secs(args.delay));
         let path = path.clone();
         async move {
             let task = task.await.with_context(|| format!("publishing {path}"))?.to_ref();

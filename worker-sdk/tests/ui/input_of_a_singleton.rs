@@ -1,0 +1,11 @@
+//! A singleton that takes an input.
+
+use bellows_sdk::prelude::*;
+
+#[task(singleton, name = "sweep")]
+async fn sweep(folder: String) -> Result<(), TaskError> {
+    drop(folder);
+    Ok(())
+}
+
+fn main() {}
