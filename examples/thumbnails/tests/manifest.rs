@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use bellows_sdk::spec::Span;
 use serde_yaml_ng::Value;
 
 fn printed(arguments: &[&str]) -> (bool, String, String) {
@@ -14,6 +15,10 @@ fn printed(arguments: &[&str]) -> (bool, String, String) {
     (run.status.success(), text(&run.stdout), text(&run.stderr))
 }
 
+fn span(value: &Value) -> Option<Span> {
+    value.as_str()?.parse().ok()
+}
+
 /// Every field of one is in the other, with the same value.
 fn assert_within(part: &Value, whole: &Value, path: &str) {
     match part {
@@ -23,7 +28,11 @@ fn assert_within(part: &Value, whole: &Value, path: &str) {
                 assert_within(field, &whole[name], &format!("{path}.{name}"));
             }
         }
-        leaf => assert_eq!(leaf, whole, "{path} differs"),
+        // `60s` and `1m` say the same.
+        leaf => match (span(leaf), span(whole)) {
+            (Some(part), Some(whole)) => assert_eq!(part, whole, "{path} differs"),
+            _ => assert_eq!(leaf, whole, "{path} differs"),
+        },
     }
 }
 
