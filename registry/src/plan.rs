@@ -19,6 +19,7 @@ mod assumed;
 mod expiring;
 mod fill;
 mod give;
+pub mod versions;
 mod write;
 
 use std::collections::BTreeMap;
@@ -172,6 +173,8 @@ pub enum Waiting {
     NoFreeSlot,
     /// A suspect task waits for an idle worker.
     NoIdleWorker,
+    /// A task that some versions of the worker could not read waits for another one.
+    NoOtherVersion,
     /// The plan is full; the next one goes on.
     PlanFull,
 }
@@ -228,6 +231,7 @@ fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
             for _ in 0..share.min(MAX_STEPS - plan.steps.len()) {
                 let Some(step) = give.next() else {
                     plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
+                    plan.wake_at(give.wake());
                     return false;
                 };
                 plan.steps.push((give.id.clone(), step));
@@ -240,6 +244,7 @@ fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
             plan.waiting.insert(give.id.clone(), Waiting::PlanFull);
         } else {
             plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
+            plan.wake_at(give.wake());
         }
     }
 }

@@ -52,6 +52,10 @@ pub mod limits {
     pub const PROGRESS: usize = 1024;
     /// What a handler keeps for its task's next attempt.
     pub const CHECKPOINT: usize = 16 * 1024;
+    /// A task is parked once so many versions of its worker could not read its payload.
+    pub const VERSIONS: usize = 3;
+    /// The name of a worker's version.
+    pub const VERSION: usize = 256;
     /// The text of one error.
     pub const ERROR_TEXT: usize = 1024;
     /// How many errors of earlier attempts are kept.

@@ -223,8 +223,12 @@ impl Core {
 
     fn worker_comes(&mut self, def: &DefinitionId) {
         let id = WorkerId::for_session("pod", self.dice.bits64()).unwrap();
-        let record =
-            WorkerRecord { slots: 1 + self.below(4) as u32, state: WorkerState::Active, sdk: "0".into() };
+        let record = WorkerRecord {
+            slots: 1 + self.below(4) as u32,
+            state: WorkerState::Active,
+            sdk: "0".into(),
+            version: None,
+        };
         self.write(&Key::Worker(def.clone(), id), record.encode());
     }
 
@@ -232,7 +236,8 @@ impl Core {
         let workers = self.keys(|key| matches!(key, Key::Worker(..)));
         let Some(key) = self.pick(&workers) else { return };
         let states = [WorkerState::Active, WorkerState::Draining, WorkerState::Cordoned];
-        let record = WorkerRecord { slots: 2, state: self.pick(&states).unwrap(), sdk: "0".into() };
+        let record =
+            WorkerRecord { slots: 2, state: self.pick(&states).unwrap(), sdk: "0".into(), version: None };
         self.write(&key, record.encode());
     }
 

@@ -7,6 +7,7 @@
 //! | `BELLOWS_PREFIX` | the registry's prefix | `/bellows/` |
 //! | `BELLOWS_DEFINITION` | the one kind of work this process does | all it has |
 //! | `BELLOWS_POD_NAME` | what worker ids begin with | `HOSTNAME`, else `local` |
+//! | `BELLOWS_VERSION` | the version of the program, such as its image | none |
 //! | `BELLOWS_CONCURRENCY` | tasks at once; wins over the code | the code's |
 //! | `BELLOWS_LEASE_TTL` | how soon a dead worker's tasks run elsewhere, 2 s to 10 min | `10s` |
 //! | `BELLOWS_DRAIN_TIMEOUT` | how long running tasks may take after SIGTERM | `25s` |
@@ -39,6 +40,8 @@ pub struct Config {
     pub definition: Option<String>,
     /// `BELLOWS_POD_NAME`.
     pub pod: String,
+    /// `BELLOWS_VERSION`.
+    pub version: Option<String>,
     /// `BELLOWS_CONCURRENCY`.
     pub concurrency: Option<u32>,
     /// `BELLOWS_LEASE_TTL`.
@@ -78,6 +81,7 @@ impl Config {
             namespace: Namespace::new(&namespace)?,
             definition: var("BELLOWS_DEFINITION"),
             pod: pod.unwrap_or_else(|| "local".to_owned()).to_lowercase(),
+            version: var("BELLOWS_VERSION"),
             concurrency: parsed(&var, "BELLOWS_CONCURRENCY", |text| match text.parse() {
                 Ok(0) | Err(_) => Err("is not a number of tasks from 1".to_owned()),
                 Ok(slots) => Ok(slots),

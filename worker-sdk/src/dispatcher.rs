@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::id::WorkerId;
+use bellows_registry::record::limits;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -31,6 +32,7 @@ use crate::client::Bellows;
 use crate::control::Owned;
 use crate::drift::{self, Drift};
 use crate::metrics::Metrics;
+use crate::middleware::Stack;
 use crate::tasks::{Kind, MissingState, Tasks};
 use crate::worker::WorkerFactory;
 use sessions::Dispatcher;
@@ -45,6 +47,7 @@ pub struct WorkerDispatcher {
     client: Bellows,
     tasks: Tasks,
     pod: String,
+    version: Option<String>,
     slots: Option<u32>,
     pub(crate) metrics: Metrics,
 }
@@ -117,7 +120,7 @@ impl WorkerDispatcher {
     /// A worker of several kinds of work, each with slots of its own.
     pub fn of(client: &Bellows, tasks: Tasks) -> Self {
         let pod = "local".to_owned();
-        Self { client: client.clone(), tasks, pod, slots: None, metrics: Metrics::new() }
+        Self { client: client.clone(), tasks, pod, version: None, slots: None, metrics: Metrics::new() }
     }
 
     /// How many tasks run at once, of each kind; wins over the kinds' own numbers.
@@ -129,6 +132,15 @@ impl WorkerDispatcher {
     /// The name that worker ids begin with: the pod's. A DNS name.
     pub fn pod(mut self, pod: &str) -> Self {
         pod.clone_into(&mut self.pod);
+        self
+    }
+
+    /// The version of this program, such as its image: whatever tells one roll-out from
+    /// the next. A payload that one version cannot read is then given to workers of other
+    /// versions before its task is parked. At most 256 bytes; what is beyond is cut off.
+    pub fn version(mut self, version: &str) -> Self {
+        let end = (0..=limits::VERSION.min(version.len())).rev().find(|end| version.is_char_boundary(*end));
+        self.version = Some(version[..end.unwrap_or(0)].to_owned()).filter(|version| !version.is_empty());
         self
     }
 
@@ -170,8 +182,10 @@ impl WorkerDispatcher {
             let dispatcher = Dispatcher {
                 client: self.client.clone(),
                 kind: kind.clone(),
+                stack: Stack::of(Arc::clone(&kind.runner), kind.name, &self.tasks.layers),
                 def,
                 pod: self.pod.clone(),
+                version: self.version.clone(),
                 slots: Arc::clone(&slots),
                 users: Handle::current(),
                 metrics: self.metrics.clone(),

@@ -249,6 +249,12 @@ macro_rules! task_options {
             self
         }
 
+        /// The task becomes due at this time by this machine's clock, at most a year from
+        /// now; at once if it has passed. In place of a `delay`.
+        pub fn at(self, time: std::time::SystemTime) -> Self {
+            self.delay(crate::outcome::until(time))
+        }
+
         /// How long the task may wait for an attempt to begin, counted from now: longer
         /// than the delay, and at most a year. After that it ends as
         /// [`Ended::Expired`](crate::Ended::Expired), without a result. A running attempt

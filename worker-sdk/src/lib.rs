@@ -79,6 +79,7 @@ mod http;
 mod manifest;
 mod many;
 mod metrics;
+pub mod middleware;
 mod outcome;
 mod parked;
 mod progress;

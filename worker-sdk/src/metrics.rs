@@ -2,7 +2,7 @@
 //!
 //! | metric | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `bellows_worker_attempts_total` | counter | `definition`, `outcome` | attempts that ended: `succeeded`, `failed`, `parked`, `cancelled`, `snoozed`, `handed_back`, `abandoned` |
+//! | `bellows_worker_attempts_total` | counter | `definition`, `outcome` | attempts that ended: `succeeded`, `failed`, `parked`, `cancelled`, `snoozed`, `handed_back`, `undecodable`, `abandoned` |
 //! | `bellows_worker_attempt_seconds` | histogram | `definition` | how long attempts took |
 //! | `bellows_worker_running` | gauge | `definition` | attempts that run now |
 //! | `bellows_worker_stuck` | gauge | `definition` | handlers that were told to stop and did not |

@@ -34,9 +34,7 @@ impl<C> TaskSuccess<C> {
     /// Done for now, and again at this time by the worker's clock; else as
     /// [`TaskSuccess::run_again_after`].
     pub fn run_again_at(callback: C, time: SystemTime) -> Self {
-        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = WallMillis::default().plus(since_epoch);
-        Self::run_again_after(callback, at.since(clock::wall()))
+        Self::run_again_after(callback, until(time))
     }
 }
 
@@ -98,12 +96,10 @@ impl TaskError {
         Self::new(Verdict::RetryAfter(wait), error)
     }
 
-    /// The attempt failed; try again at this time by the worker's clock, at once if it is
-    /// over.
+    /// The attempt failed; try again at this time by the worker's clock, at once if it has
+    /// passed.
     pub fn retry_at(time: SystemTime, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = WallMillis::default().plus(since_epoch);
-        Self::retry_after(at.since(clock::wall()), error)
+        Self::retry_after(until(time), error)
     }
 
     /// The attempt failed; try again at once. It counts: `maxAttempts` still bounds it.
@@ -111,9 +107,18 @@ impl TaskError {
         Self::new(Verdict::RetryAfter(Duration::ZERO), error)
     }
 
-    /// Not now: run again after this time. Costs no attempt.
+    /// Not now: run again after this time, at most a year. Costs no attempt.
+    ///
+    /// A handler that snoozes for nothing does not spin: the first snooze of a task takes
+    /// 10 ms at least, and the least doubles with each one, up to a second.
     pub fn snooze(wait: Duration) -> Self {
         Self { verdict: Verdict::Snooze(wait), text: "snoozed".to_owned() }
+    }
+
+    /// Not now: run again at this time by the worker's clock; else as
+    /// [`TaskError::snooze`].
+    pub fn snooze_until(time: SystemTime) -> Self {
+        Self::snooze(until(time))
     }
 
     /// Give the task up: trying again cannot help. It is kept until a person replays it.
@@ -142,6 +147,12 @@ impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.verdict, self.text)
     }
+}
+
+/// How long it is until this time, by this machine's clock; nothing if it has passed.
+pub(crate) fn until(time: SystemTime) -> Duration {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMillis::default().plus(since_epoch).since(clock::wall())
 }
 
 /// An error and its causes, in one line.

@@ -139,6 +139,9 @@ pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
     let addr = config.http_addr;
     let listener = TcpListener::bind(addr).map_err(|source| ServeError::Http { addr, source })?;
     let mut dispatcher = WorkerDispatcher::of(&client, tasks).pod(&config.pod);
+    if let Some(version) = &config.version {
+        dispatcher = dispatcher.version(version);
+    }
     if let Some(slots) = config.concurrency {
         tracing::info!(slots, "BELLOWS_CONCURRENCY wins over the code");
         dispatcher = dispatcher.concurrency(slots);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
+use tower::{BoxError, Layer, Service};
 
 use crate::blocking::{Blocking, BlockingHandler};
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
@@ -19,6 +20,7 @@ use crate::envelope::undecodable::Undecodable;
 use crate::envelope::{content, version};
 use crate::follow_up::Asked;
 use crate::handler::TaskHandler;
+use crate::middleware::{self, AttemptEnd, AttemptRequest, AttemptService, ErasedLayer};
 use crate::outcome::{TaskError, TaskResult, Verdict};
 use crate::settings::Stated;
 use crate::state::{Need, States};
@@ -40,6 +42,7 @@ use crate::worker::{TaskContext, Worker, WorkerFactory};
 pub struct Tasks {
     pub(crate) kinds: Vec<Kind>,
     states: States,
+    pub(crate) layers: Vec<ErasedLayer>,
 }
 
 /// One kind of work.
@@ -81,6 +84,7 @@ pub(crate) enum Ran {
     Failed(TaskError),
     Undecodable(Undecodable),
     Unencodable(serde_json::Error),
+    Panicked(String),
 }
 
 impl Ran {
@@ -90,7 +94,7 @@ impl Ran {
         match self {
             Self::Succeeded { .. } | Self::Unencodable(_) => true,
             Self::Failed(error) => error.verdict.is_meant(),
-            Self::Undecodable(_) => false,
+            Self::Undecodable(_) | Self::Panicked(_) => false,
         }
     }
 
@@ -99,7 +103,7 @@ impl Ran {
         match self {
             Self::Succeeded { .. } | Self::Unencodable(_) => true,
             Self::Failed(error) => matches!(error.verdict, Verdict::Park | Verdict::Cancel),
-            Self::Undecodable(_) => false,
+            Self::Undecodable(_) | Self::Panicked(_) => false,
         }
     }
 }
@@ -185,6 +189,19 @@ impl Tasks {
             }
         }
         Ok(())
+    }
+
+    /// Surrounds every attempt, of kinds added before and after, with a layer. The first
+    /// one added is the outermost. The whole order is in [`middleware`](crate::middleware).
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: Layer<AttemptService> + Send + Sync + 'static,
+        L::Service: Service<AttemptRequest, Response = AttemptEnd> + Clone + Send + Sync + 'static,
+        <L::Service as Service<AttemptRequest>>::Error: Into<BoxError>,
+        <L::Service as Service<AttemptRequest>>::Future: Send + 'static,
+    {
+        self.layers.push(middleware::erased(layer));
+        self
     }
 
     /// Adds a kind of work by a function that blocks its thread: one that computes for

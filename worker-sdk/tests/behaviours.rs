@@ -50,11 +50,14 @@ mod behaviours {
     mod fleet;
     mod follow_ups;
     mod many;
+    mod middleware;
     mod progress;
     mod publishing;
     pub(crate) mod record;
     mod results;
+    mod snoozing;
     mod stuck;
     mod unique;
+    mod versions;
     pub(crate) mod world;
 }

@@ -34,6 +34,7 @@ fn config(url: &str, lease_ttl: Duration) -> Config {
         namespace: "default".parse().unwrap(),
         definition: None,
         pod: "pod".to_owned(),
+        version: None,
         concurrency: None,
         lease_ttl,
         drain_timeout: Duration::from_secs(5),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::versions::Avoided;
 use super::{Assumed, Waiting};
 use crate::backend::Revision;
 use crate::id::{DefinitionId, WorkerId};
@@ -15,6 +16,7 @@ pub(super) struct Fill<'a> {
     definition: &'a Definition,
     workers: usize,
     refused_suspects: bool,
+    refused_versions: bool,
 }
 
 impl<'a> Fill<'a> {
@@ -33,12 +35,24 @@ impl<'a> Fill<'a> {
                 free.insert((if used == 0 { IDLE + slots } else { slots }, worker));
             }
         }
-        Self { free, definition, workers, refused_suspects: false }
+        Self { free, definition, workers, refused_suspects: false, refused_versions: false }
     }
 
-    /// Takes a slot, or a whole idle worker.
-    pub(super) fn take(&mut self, isolation: Isolation) -> Option<(WorkerId, Revision)> {
-        let &(slots, worker) = self.free.last()?;
+    /// Takes a slot, or a whole idle worker, of none of the avoided versions.
+    pub(super) fn take(
+        &mut self,
+        isolation: Isolation,
+        avoided: Avoided<'_>,
+    ) -> Option<(WorkerId, Revision)> {
+        let workers = self.definition.workers();
+        let allowed = |worker: &WorkerId| {
+            avoided.is_none() || workers.get(worker).is_some_and(|view| avoided.allows(&view.record))
+        };
+        let freest = self.free.iter().rev().find(|(_, worker)| allowed(worker));
+        let Some(&(slots, worker)) = freest else {
+            self.refused_versions |= !avoided.is_none();
+            return None;
+        };
         let idle = slots > IDLE;
         if isolation == Isolation::Alone && !idle {
             // Keep the freest worker back, once, so that it empties: else a stream of
@@ -66,8 +80,10 @@ impl<'a> Fill<'a> {
         }
     }
 
-    pub(super) fn refused_suspects(&self) -> bool {
-        self.refused_suspects
+    /// Why some tasks were passed over though there are free slots, if so.
+    pub(super) fn refused(&self) -> Option<Waiting> {
+        let suspects = self.refused_suspects.then_some(Waiting::NoIdleWorker);
+        suspects.or(self.refused_versions.then_some(Waiting::NoOtherVersion))
     }
 }
 

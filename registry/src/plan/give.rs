@@ -5,6 +5,7 @@ use std::iter::Peekable;
 use tokio::time::Instant;
 
 use super::fill::Fill;
+use super::versions::Avoided;
 use super::{Assumed, Step, Waiting};
 use crate::id::{DefinitionId, TaskId};
 use crate::record::{Isolation, PolicyState};
@@ -21,6 +22,8 @@ pub(super) struct Give<'a> {
     due: Due<'a>,
     fill: Fill<'a>,
     waiting: Option<Waiting>,
+    now: Instant,
+    wake: Option<Instant>,
 }
 
 impl<'a> Give<'a> {
@@ -37,7 +40,7 @@ impl<'a> Give<'a> {
         });
         let mut due = (Box::new(due) as Box<dyn Iterator<Item = _> + 'a>).peekable();
         let waiting = due.peek().and_then(|_| stands_still(definition));
-        Self { id, definition, due, fill: Fill::of(id, definition, assumed), waiting }
+        Self { id, definition, due, fill: Fill::of(id, definition, assumed), waiting, now, wake: None }
     }
 
     /// The next step, until there is none.
@@ -47,7 +50,8 @@ impl<'a> Give<'a> {
         }
         for (task_id, task) in self.due.by_ref() {
             let isolation = if task.is_suspect() { Isolation::Alone } else { Isolation::Shared };
-            if let Some((worker, revision)) = self.fill.take(isolation) {
+            let avoided = Avoided::of(task, self.now);
+            if let Some((worker, revision)) = self.fill.take(isolation, avoided) {
                 let seen =
                     AsSeen { task: task.task_revision(), tally: task.tally_revision(), worker: revision };
                 return Some(Step::Assign { task: task_id, worker, isolation, seen });
@@ -56,10 +60,16 @@ impl<'a> Give<'a> {
             if self.waiting.is_some() {
                 return None;
             }
-            // This one needs an idle worker; the next may not.
+            // This one needs an idle worker, or one of another version; the next may not.
+            self.wake = [self.wake, avoided.until()].into_iter().flatten().min();
         }
-        self.waiting = self.fill.refused_suspects().then_some(Waiting::NoIdleWorker);
+        self.waiting = self.fill.refused();
         None
+    }
+
+    /// When to look again at tasks that were passed over.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.wake
     }
 
     /// Why tasks remain, once there is no next step.

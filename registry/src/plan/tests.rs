@@ -71,7 +71,7 @@ impl Scene {
     }
 
     fn worker(&mut self, n: u64, slots: u32, state: WorkerState) {
-        let record = WorkerRecord { slots, state, sdk: "0".into() };
+        let record = WorkerRecord { slots, state, sdk: "0".into(), version: None };
         self.put(&Key::Worker(def(), worker(n)), record.encode());
     }
 
@@ -290,7 +290,7 @@ fn every_definition_has_its_share_of_a_plan_that_is_too_small_for_all() {
         let policy = Policy::default();
         let record = PolicyRecord { uid: "u".into(), generation: 1, state: PolicyState::Active, policy };
         put(Key::Policy(def.clone()), record.encode(), &mut entries);
-        let record = WorkerRecord { slots: 1000, state: WorkerState::Active, sdk: "0".into() };
+        let record = WorkerRecord { slots: 1000, state: WorkerState::Active, sdk: "0".into(), version: None };
         put(Key::Worker(def.clone(), worker(1)), record.encode(), &mut entries);
         for id in 0..4 {
             let record = crate::testkit::records::task();

@@ -80,6 +80,10 @@ pub struct Tally {
     /// The last errors, oldest first, at most [`limits::ERRORS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<AttemptError>,
+    /// Versions of the worker that could not read the payload, at most
+    /// [`limits::VERSIONS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub undecodable_by: Vec<String>,
     /// How far the attempt says it is that runs now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

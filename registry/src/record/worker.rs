@@ -30,6 +30,10 @@ pub struct WorkerRecord {
     pub state: WorkerState,
     /// The version of the SDK it was built with.
     pub sdk: String,
+    /// The version of the program, such as its image: what one version cannot read,
+    /// another may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Record for WorkerRecord {}

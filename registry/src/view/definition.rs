@@ -229,6 +229,7 @@ impl Definition {
                     slots: 0,
                     state: WorkerState::Draining,
                     sdk: String::new(),
+                    version: None,
                 });
                 let view = WorkerView { revision: entry.mod_revision, record };
                 self.workers.insert(worker.clone(), view);

@@ -109,6 +109,12 @@ impl Task {
         self.tally.as_ref().map_or(0, |known| known.revision)
     }
 
+    /// Versions of the worker that could not read its payload.
+    pub fn undecodable_by(&self) -> &[String] {
+        let known = self.tally.as_ref().and_then(|known| known.tally.as_ref());
+        known.map_or(&[], |tally| &tally.undecodable_by)
+    }
+
     /// Whether the next attempt finds a checkpoint.
     pub fn has_checkpoint(&self) -> bool {
         self.checkpoint

@@ -53,7 +53,7 @@ fn assignment(number: u32) -> AssignmentRecord {
 fn scene() -> Vec<Entry> {
     let worker = WorkerId::for_session("pod", 1).unwrap();
     let task = TaskId::from_bits(7);
-    let live = WorkerRecord { slots: 2, state: WorkerState::Active, sdk: "0".into() };
+    let live = WorkerRecord { slots: 2, state: WorkerState::Active, sdk: "0".into(), version: None };
     vec![
         entry(&Key::Task(def(), task), task_record(None).encode(), 5),
         entry(&Key::Tally(def(), task), Tally { attempts: 1, ..Tally::default() }.encode(), 6),

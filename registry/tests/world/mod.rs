@@ -229,7 +229,8 @@ impl TestWorker {
     async fn session(&self) -> Result<(), BackendError> {
         let session = Session::open(Arc::clone(&self.backend), TTL).await?;
         let id = WorkerId::for_session("pod", self.entropy.bits64()).unwrap();
-        let record = WorkerRecord { slots: self.slots, state: WorkerState::Active, sdk: "0".into() };
+        let record =
+            WorkerRecord { slots: self.slots, state: WorkerState::Active, sdk: "0".into(), version: None };
         let register = txn::register_worker(&self.space, &self.def, &id, session.lease(), &record);
         if !send(&*self.backend, register).await?.succeeded {
             return Ok(());

@@ -36,6 +36,7 @@ use super::reporter::{self, Found, Reporter};
 use super::slots::{Occupied, Slots};
 use crate::envelope::trace::{self, TraceParent};
 use crate::metrics::Metrics;
+use crate::middleware::{self, Stack};
 use crate::reports::Reports;
 use crate::tasks::{Call, Kind, Ran};
 use crate::worker::TaskContext;
@@ -67,10 +68,13 @@ pub(crate) struct Stage {
     pub(crate) space: Keyspace,
     pub(crate) writer: Writer,
     pub(crate) kind: Kind,
+    pub(crate) stack: Stack,
     pub(crate) slots: Arc<Slots>,
     /// Where handlers run: the user's runtime.
     pub(crate) users: Handle,
     pub(crate) max_result: usize,
+    /// The version of this program, if it was told.
+    pub(crate) version: Option<String>,
     pub(crate) metrics: Metrics,
 }
 
@@ -113,6 +117,7 @@ pub(crate) async fn run(
         started: started.wall,
         now: now.wall,
         max_result: stage.max_result,
+        version: stage.version.as_deref(),
     };
     let took = now.instant - started.instant;
     let (outcome, error, recorded) = match end {
@@ -138,8 +143,15 @@ pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: Assignm
 /// Ends an attempt that was never begun.
 async fn end_unbegun(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord, end: End) {
     let now = clock::wall();
-    let (payload, max_result) = (&Bytes::new(), stage.max_result);
-    let attempt = Attempt { at: &at, record: &record, payload, started: now, now, max_result };
+    let attempt = Attempt {
+        at: &at,
+        record: &record,
+        payload: &Bytes::new(),
+        started: now,
+        now,
+        max_result: stage.max_result,
+        version: stage.version.as_deref(),
+    };
     let (ending, recorded) = record_end(&stage, &attempt, end).await;
     tracing::info!(
         task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
@@ -227,10 +239,7 @@ impl Running<'_> {
         let own = parent.attempt(self.at.attempt);
         let span = trace::span(self.at, self.record, parent);
         let call = Call { context: self.context(deadline, cancelled.clone(), own), payload, slot };
-        // `run` builds the worker, which is the user's code too: inside the task, so that
-        // its panic is caught as well.
-        let kind = self.stage.kind.clone();
-        let handler = async move { kind.runner.run(call).await };
+        let handler = self.stage.stack.clone().run(call);
         let running = self.stage.users.spawn(trace::within(own, handler).instrument(span));
         // Whoever drops this attempt drops its handler.
         let mut running = AbortOnDropHandle::new(running);
@@ -292,10 +301,8 @@ fn end_of(ran: Result<Ran, JoinError>) -> End {
     match ran {
         Ok(ran) => End::Ran(ran),
         Err(error) if error.is_panic() => {
-            let panic = error.into_panic();
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            End::Panicked(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+            // A layer's: the handler's is caught within.
+            End::Panicked(middleware::said(&*error.into_panic()))
         }
         // The user's runtime is shutting down under us.
         Err(_) => End::HandedBack,

@@ -9,7 +9,7 @@ use bellows_registry::clock::WallMillis;
 use bellows_registry::key::Keyspace;
 use bellows_registry::record::{
     AssignmentRecord, AttemptError, Cancellation, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord,
-    Tally, TaskRecord,
+    Tally, TaskRecord, limits,
 };
 use bellows_registry::spec::Retention;
 use bellows_registry::txn::{self, AttemptRef, FollowUp, Move};
@@ -45,6 +45,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) started: WallMillis,
     pub(crate) now: WallMillis,
     pub(crate) max_result: usize,
+    /// The version of this program, if it was told.
+    pub(crate) version: Option<&'a str>,
 }
 
 /// What is written, and in one word what it means.
@@ -60,6 +62,11 @@ pub(crate) struct Ending {
 
 /// A singleton rests at least this long between two runs, so that it cannot spin.
 const SINGLETON_REST: Duration = Duration::from_secs(1);
+/// The first snooze of a task may be as short; the least doubles with each one that follows,
+/// up to a singleton's rest, so that a handler which snoozes for nothing cannot spin either.
+const FIRST_SNOOZE: Duration = Duration::from_millis(10);
+/// Whatever a handler asks for, its task waits no longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Attempt<'_> {
     /// Decides what is written.
@@ -104,9 +111,10 @@ impl Attempt<'_> {
                 // registry if that is not encrypted, but not in a log.
                 let plain = self.record.options.envelope().codecs.is_empty();
                 let text = if plain { error.kept() } else { error.logged() };
-                let ending = self.failed(space, ErrorKind::Undecodable, text, None);
+                let ending = self.undecodable(space, text);
                 Ending { error: Some(error.logged()), ..ending }
             }
+            Ran::Panicked(text) => self.failed(space, ErrorKind::Panicked, text, None),
             Ran::Unencodable(error) => {
                 self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
             }
@@ -132,7 +140,7 @@ impl Attempt<'_> {
         follow_ups: Vec<FollowUp>,
     ) -> Ending {
         if self.is_singleton() {
-            let rest = again.unwrap_or_default().max(SINGLETON_REST);
+            let rest = again.unwrap_or_default().clamp(SINGLETON_REST, LONGEST_WAIT);
             let tally = Tally { delay: Some(Delay::from_now(rest, self.now)), ..Tally::default() };
             let row = txn::settle_singleton(space, self.at, &tally, &follow_ups);
             return Ending { row, follow_ups, word: "succeeded", error: None };
@@ -144,10 +152,31 @@ impl Attempt<'_> {
 
     fn snoozed(&self, space: &Keyspace, wait: Duration) -> Ending {
         let mut tally = self.record.tally.clone();
+        let least = if self.is_singleton() { SINGLETON_REST } else { least_snooze(tally.snoozes) };
         tally.snoozes = tally.snoozes.saturating_add(1);
-        let wait = if self.is_singleton() { wait.max(SINGLETON_REST) } else { wait };
-        tally.delay = Some(Delay::from_now(wait, self.now));
+        tally.delay = Some(Delay::from_now(wait.clamp(least, LONGEST_WAIT), self.now));
         self.give_back(space, &tally, "snoozed", None)
+    }
+
+    /// A payload that this version cannot read goes to workers of other versions, at the
+    /// cost of no attempt: in the middle of a roll-out nothing is lost. It is parked once
+    /// so many have tried, or this one has before. A worker that was not told its version
+    /// counts it as a failed attempt.
+    fn undecodable(&self, space: &Keyspace, text: String) -> Ending {
+        let Some(version) = self.version.filter(|_| !self.is_singleton()) else {
+            return self.failed(space, ErrorKind::Undecodable, text, None);
+        };
+        let tried = &self.record.tally.undecodable_by;
+        if tried.iter().any(|other| other == version) || tried.len() + 1 >= limits::VERSIONS {
+            return self.park(space, ErrorKind::Undecodable, text);
+        }
+        let mut tally = self.record.tally.clone();
+        tally.undecodable_by.push(version.to_owned());
+        let error = AttemptError::new(self.record.number, self.now, ErrorKind::Undecodable, &text);
+        tally.remember(error);
+        // Due at once, and from now on waiting for another version.
+        tally.delay = Some(Delay::from_now(Duration::ZERO, self.now));
+        self.give_back(space, &tally, "undecodable", Some(text))
     }
 
     /// A failed attempt: again after a wait, or parked if it was the last.
@@ -162,7 +191,7 @@ impl Attempt<'_> {
         if self.is_singleton() {
             wait = wait.max(SINGLETON_REST);
         }
-        tally.delay = Some(Delay::from_now(wait, self.now));
+        tally.delay = Some(Delay::from_now(wait.min(LONGEST_WAIT), self.now));
         self.give_back(space, &tally, "failed", Some(text))
     }
 
@@ -251,6 +280,11 @@ impl Attempt<'_> {
     }
 }
 
+/// The least that a task waits which has snoozed so often.
+fn least_snooze(snoozes: u32) -> Duration {
+    FIRST_SNOOZE.saturating_mul(1 << snoozes.min(10)).min(SINGLETON_REST)
+}
+
 #[cfg(test)]
 mod tests {
     use bellows_registry::backend::Op;
@@ -297,8 +331,15 @@ mod tests {
             payload: Bytes::new(),
         };
         let payload = Bytes::from_static(b"1");
-        let attempt =
-            Attempt { at: &at, record: &record, payload: &payload, started: NOW, now: NOW, max_result: 8 };
+        let attempt = Attempt {
+            at: &at,
+            record: &record,
+            payload: &payload,
+            started: NOW,
+            now: NOW,
+            max_result: 8,
+            version: None,
+        };
         let space = Keyspace::default();
         let ending = attempt.end(&space, end);
         let mut words = vec![ending.word.to_owned()];

@@ -28,6 +28,7 @@ use super::standing::{Begin, Standing};
 use super::{DispatcherError, Health};
 use crate::client::Bellows;
 use crate::metrics::Metrics;
+use crate::middleware::Stack;
 use crate::tasks::Kind;
 
 /// After the deadline of a drain, and the grace of what was cancelled, outcomes and
@@ -38,8 +39,10 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 pub(super) struct Dispatcher {
     pub(super) client: Bellows,
     pub(super) kind: Kind,
+    pub(super) stack: Stack,
     pub(super) def: DefinitionId,
     pub(super) pod: String,
+    pub(super) version: Option<String>,
     pub(super) slots: Arc<Slots>,
     pub(super) users: Handle,
     pub(super) metrics: Metrics,
@@ -73,8 +76,10 @@ impl Dispatcher {
             space: shared.space.clone(),
             writer: Writer::new(Arc::clone(&shared.backend), None, WriterConfig::default()),
             kind: self.kind.clone(),
+            stack: self.stack.clone(),
             slots: Arc::clone(&self.slots),
             users: self.users.clone(),
+            version: self.version.clone(),
             max_result: shared.options.max_body,
             metrics: self.metrics.clone(),
         });
@@ -266,7 +271,12 @@ impl Dispatcher {
     }
 
     fn record(&self, state: WorkerState) -> WorkerRecord {
-        WorkerRecord { slots: self.slots.usable(), state, sdk: env!("CARGO_PKG_VERSION").to_owned() }
+        WorkerRecord {
+            slots: self.slots.usable(),
+            state,
+            sdk: env!("CARGO_PKG_VERSION").to_owned(),
+            version: self.version.clone(),
+        }
     }
 }
 

@@ -68,7 +68,13 @@ async fn no_more_blocking_handlers_run_than_there_are_slots(world: World) {
     let (r, m) = (Arc::clone(&running), Arc::clone(&most));
     let act = move |_: TaskContext, text: String| {
         m.fetch_max(r.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(10));
+        // Until as many run as there are slots, and a moment for one too many.
+        for _ in 0..200 {
+            thread::sleep(Duration::from_millis(5));
+            if m.load(Ordering::SeqCst) >= 3 {
+                break;
+            }
+        }
         r.fetch_sub(1, Ordering::SeqCst);
         Ok(text.into())
     };

@@ -16,6 +16,7 @@ pub(super) fn env(definition: &ValidDefinition, installation: &Installation, dra
         downward("BELLOWS_NAMESPACE", "metadata.namespace"),
         plain("BELLOWS_DEFINITION", definition.id.name.to_string()),
         downward("BELLOWS_POD_NAME", "metadata.name"),
+        plain("BELLOWS_VERSION", worker.image.clone()),
         plain("BELLOWS_CONCURRENCY", worker.concurrency.to_string()),
         plain("BELLOWS_LEASE_TTL", ttl.to_string()),
         plain("BELLOWS_DRAIN_TIMEOUT", drain.to_string()),

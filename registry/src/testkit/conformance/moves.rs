@@ -75,7 +75,7 @@ impl<'a> Scene<'a> {
         let written = scene.applied(txn::write_policy(&scene.space, &scene.def, 0, &policy())).await?;
         let open = OpenRecord { uid: "u".into() };
         scene.applied(txn::open_definition(&scene.space, &scene.def, written, &open)).await?;
-        let live = WorkerRecord { slots: 4, state: WorkerState::Active, sdk: "0".into() };
+        let live = WorkerRecord { slots: 4, state: WorkerState::Active, sdk: "0".into(), version: None };
         let register = txn::register_worker(&scene.space, &scene.def, &scene.worker, lease.id, &live);
         scene.worker_revision = scene.applied(register).await?;
         Ok(scene)
@@ -321,7 +321,7 @@ async fn an_assignment_is_refused_when_the_tally_changed_since(stage: &Stage<'_>
 async fn an_assignment_is_refused_when_the_worker_changed_since(stage: &Stage<'_>) -> Outcome {
     let scene = Scene::set(stage).await?;
     scene.applied(scene.publish()).await?;
-    let cordoned = WorkerRecord { slots: 4, state: WorkerState::Cordoned, sdk: "0".into() };
+    let cordoned = WorkerRecord { slots: 4, state: WorkerState::Cordoned, sdk: "0".into(), version: None };
     scene.applied(txn::put_worker(&scene.space, &scene.def, &scene.worker, &cordoned)).await?;
     scene.refused("planned before the cordon", scene.assign(1, 0)).await?;
     stage.revoke(scene.lease.id).await?;
