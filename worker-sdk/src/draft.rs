@@ -22,12 +22,15 @@ use crate::error::PublishError;
 use crate::refs::RawTaskRef;
 
 /// What a publish does whose unique key another task holds.
+///
+/// Nothing is written then. Only if an earlier request of the same call went unanswered may
+/// that one be carried out late, once the key is free: it is then a task of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConflict {
-    /// It answers the handle of the task that holds the key. Nothing is written.
+    /// It answers the handle of the task that holds the key.
     #[default]
     ReturnExisting,
-    /// It fails with [`PublishError::Conflict`]. Nothing is written.
+    /// It fails with [`PublishError::Conflict`].
     Fail,
 }
 
