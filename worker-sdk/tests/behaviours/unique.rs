@@ -21,6 +21,8 @@ behaviours! {
     a_task_that_waits_for_its_next_attempt_keeps_its_unique_key,
     a_parked_task_keeps_its_unique_key,
     a_task_cancelled_by_its_handler_frees_its_unique_key,
+    a_cancelled_task_frees_its_unique_key_waiting_or_running,
+    a_cancelled_pending_task_frees_its_key_and_nobody_elses,
     a_conflict_can_be_an_error_that_names_the_holder,
     a_unique_publish_whose_answer_is_lost_is_no_conflict_with_itself,
     a_unique_key_is_made_of_the_chosen_fields,
@@ -147,6 +149,57 @@ async fn a_task_cancelled_by_its_handler_frees_its_unique_key(world: World) {
     let again = world.bellows.publish::<Act>("y".into()).unique("k").await.unwrap();
     assert_eq!(said(&again), Publication::Created);
     within(SOON, again.outcome()).await.unwrap();
+    world.assert_lawful().await;
+}
+
+/// A handler that says when it begins, and goes on until it is told to stop.
+fn runs_until_told(
+    began: &Arc<Notify>,
+) -> impl Fn(TaskContext, String) -> futures::future::BoxFuture<'static, TaskResult<String>> + Clone + use<> {
+    let says = Arc::clone(began);
+    move |context: TaskContext, _: String| {
+        let says = Arc::clone(&says);
+        Box::pin(async move {
+            says.notify_one();
+            context.cancelled().cancelled().await;
+            Err("was told to stop".into())
+        })
+    }
+}
+
+async fn a_cancelled_task_frees_its_unique_key_waiting_or_running(world: World) {
+    world.define(LONG).await;
+    let publish = || world.bellows.publish::<Act>("x".into()).unique("k");
+    let waiting = publish().delay(HOUR).await.unwrap();
+    within(SOON, waiting.cancel()).await.unwrap();
+    let running = publish().await.unwrap();
+    assert_eq!(said(&running), Publication::Created);
+    let began = Arc::new(Notify::new());
+    let _worker = world.worker(&world.bellows, 1, runs_until_told(&began)).await;
+    within(SOON, began.notified()).await;
+    assert_eq!(said(&publish().await.unwrap()), Publication::Existing);
+    within(SOON, running.cancel()).await.unwrap();
+    within(SOON, running.outcome()).await.unwrap();
+    let next = publish().delay(HOUR).await.unwrap();
+    assert_eq!(said(&next), Publication::Created);
+    world.assert_lawful().await;
+}
+
+async fn a_cancelled_pending_task_frees_its_key_and_nobody_elses(world: World) {
+    world.define(LONG).await;
+    let publish = || world.bellows.publish::<Act>("x".into()).replace_pending("k");
+    let waiting = publish().delay(HOUR).await.unwrap();
+    within(SOON, waiting.cancel()).await.unwrap();
+    let running = publish().await.unwrap();
+    assert_eq!(said(&running), Publication::Created);
+    let began = Arc::new(Notify::new());
+    let _worker = world.worker(&world.bellows, 1, runs_until_told(&began)).await;
+    within(SOON, began.notified()).await;
+    let next = publish().delay(HOUR).await.unwrap();
+    within(SOON, running.cancel()).await.unwrap();
+    within(SOON, running.outcome()).await.unwrap();
+    let last = publish().delay(HOUR).await.unwrap();
+    assert_eq!((said(&last), last.id()), (Publication::Replaced, next.id()), "its key is still its own");
     world.assert_lawful().await;
 }
 
