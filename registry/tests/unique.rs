@@ -21,7 +21,7 @@ type Count = BTreeMap<&'static str, u32>;
 /// became of it.
 async fn publish(world: &World) -> &'static str {
     let bits = world.entropy.bits64();
-    let until = if bits % 2 == 0 { HeldUntil::Ended } else { HeldUntil::Begun };
+    let until = if bits.is_multiple_of(2) { HeldUntil::Ended } else { HeldUntil::Begun };
     let unique = Unique { key: UniqueKey::of(until, &[(bits >> 8) as u8 % 3]), until };
     let options = TaskOptions { unique: Some(unique), ..TaskOptions::default() };
     let record = TaskRecord { options, ..records::task() };
