@@ -46,15 +46,18 @@ mod behaviours {
     pub(crate) mod blocking;
     mod cancelling;
     mod envelope;
+    mod expiring;
     mod failing;
     mod fleet;
     mod follow_ups;
     mod many;
     mod middleware;
+    mod parking;
     mod progress;
     mod publishing;
     pub(crate) mod record;
     mod results;
+    mod retrying;
     mod snoozing;
     mod stuck;
     mod unique;
