@@ -34,7 +34,7 @@ pub struct Report {
 
 #[derive(Deserialize)]
 struct Properties {
-    steps: u64,
+    property_steps: u64,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +64,7 @@ impl Report {
         let kills: Kills = part(&folder.join("embedded.json"))?;
         Ok(Self {
             backends,
-            property_steps: properties.steps,
+            property_steps: properties.property_steps,
             embedded_kills: kills.kills,
             embedded_lost: kills.lost + kills.settled_twice,
         })
@@ -111,7 +111,11 @@ mod tests {
             std::fs::write(place.join("two"), if backend == "etcd" { "failed\n" } else { "passed\n" })
                 .unwrap();
         }
-        std::fs::write(folder.path().join("property.json"), r#"{"steps":2000000,"seconds":9}"#).unwrap();
+        std::fs::write(
+            folder.path().join("property.json"),
+            r#"{"property_steps":2000000,"property_disturbances":9}"#,
+        )
+        .unwrap();
         let kills = r#"{"kills":210,"lost":0,"settled_twice":0,"published":3000}"#;
         std::fs::write(folder.path().join("embedded.json"), kills).unwrap();
         folder
