@@ -3,6 +3,7 @@
 mod asked;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,7 +13,7 @@ use crate::clock;
 use crate::entropy::Entropy;
 use crate::key::{Key, Keyspace};
 use crate::record::{
-    OpenRecord, PolicyRecord, PolicyState, Record, Tally, TaskRecord, WorkerRecord, WorkerState,
+    Delay, OpenRecord, PolicyRecord, PolicyState, Record, Tally, TaskRecord, WorkerRecord, WorkerState,
 };
 use crate::spec::{Mode, Policy};
 
@@ -272,6 +273,37 @@ fn younger_tasks_do_not_keep_a_suspect_from_ever_finding_an_idle_worker() {
     let plan = scene.plan();
     assert_eq!(given(&plan), [], "the only worker is kept back until it is idle");
     assert_eq!(plan.waiting[&def()], Waiting::NoFreeSlot);
+}
+
+#[test]
+fn a_task_waits_for_a_worker_of_another_version_and_holds_nobody_up() {
+    let mut scene = Scene::new(Mode::Active);
+    scene.tasks(1..=2);
+    let odd = TaskId::from_bits(1);
+    let tally = Tally {
+        undecodable_by: vec!["1".into()],
+        delay: Some(Delay::from_now(Duration::ZERO, scene.now.wall)),
+        ..Tally::default()
+    };
+    scene.put(&Key::Tally(def(), odd), tally.encode());
+    let of_version = |scene: &mut Scene, bits: u64, version: &str| {
+        let version = Some(version.to_owned());
+        let record = WorkerRecord { slots: 4, state: WorkerState::Active, sdk: "0".into(), version };
+        scene.put(&Key::Worker(def(), worker(bits)), record.encode());
+    };
+    of_version(&mut scene, 1, "1");
+    let plan = scene.plan();
+    assert_eq!(given(&plan), [(TaskId::from_bits(2), worker(1))], "its neighbour is given out");
+    assert_eq!(plan.waiting[&def()], Waiting::NoOtherVersion);
+    let patience = scene.now.instant + versions::PATIENCE;
+    assert_eq!(plan.wake, Some(patience), "the planner asks to be woken for it");
+    scene.carry_out(&plan);
+    let before = scene.now;
+    scene.now.instant = patience;
+    assert_eq!(given(&scene.plan()), [(odd, worker(1))], "nobody came: whoever is there parks it");
+    scene.now = before;
+    of_version(&mut scene, 2, "2");
+    assert_eq!(given(&scene.plan()), [(odd, worker(2))], "and this one may know better");
 }
 
 #[test]
