@@ -24,7 +24,7 @@ KIND    := 0.33.0
 # The name of the cluster that the targets here use.
 NAME    ?= bellows
 # Crates are tested with every backend and the test kit.
-FEATURES := bellows-registry/embedded,bellows-registry/etcd,bellows-registry/testkit,bellows-sdk/testing
+FEATURES := bellows-registry/embedded,bellows-registry/etcd,bellows-registry/testkit,bellows-sdk/testing,bellows-sdk/zstd,bellows-sdk/encryption,bellows-sdk/object-store
 SAY      = @printf '\033[1m==> %s\033[0m\n'
 
 help: ## List these targets
@@ -137,6 +137,12 @@ lint: setup ## Formatting and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features $(FEATURES) -- -D warnings
 
+check-features: setup ## That the SDK compiles with each of its features alone
+	for feature in '' $$(sed -n '/^\[features\]/,/^\[d/s/^\([a-z-]*\) = .*/\1/p' worker-sdk/Cargo.toml | grep -v default); do
+		echo "bellows-sdk with $${feature:-no feature}"
+		cargo check --locked --quiet -p bellows-sdk --no-default-features --features "$$feature"
+	done
+
 generate: setup ## Write generated files again (the CRD)
 	cargo run --locked -p bellows-operator --bin crdgen
 
@@ -165,4 +171,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint generate clean setup
+.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint check-features generate clean setup

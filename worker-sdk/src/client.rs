@@ -15,6 +15,7 @@ use bellows_registry::record::{TaskRecord, limits};
 
 use crate::control::{Control, Owned};
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
+use crate::envelope::codecs::Codecs;
 use crate::error::{ConnectError, PublishError};
 use crate::handle::{AwaitableTask, TaskHandle};
 use crate::hosted::Hosted;
@@ -50,8 +51,13 @@ pub struct Options {
     pub namespace: String,
     /// The registry's prefix. Default `/bellows/`.
     pub prefix: String,
-    /// The largest payload and the largest result, in bytes. At most 1 MiB.
+    /// The largest payload and the largest result as they are written, in bytes. At most
+    /// 1 MiB.
     pub max_body: usize,
+    /// What is done to payloads before they are written, and undone to results. Default
+    /// nothing. A worker of this client uses the same, unless its
+    /// [`Tasks::codecs`](crate::Tasks::codecs) say otherwise.
+    pub codecs: Codecs,
     /// How long a publish is tried before it is given up.
     pub publish_timeout: Duration,
     /// How long a waiter endures a registry that does not answer.
@@ -68,6 +74,7 @@ impl Default for Options {
             namespace: "default".to_owned(),
             prefix: "/bellows/".to_owned(),
             max_body: limits::BODY_DEFAULT,
+            codecs: Codecs::default(),
             publish_timeout: Duration::from_secs(10),
             wait_patience: Duration::from_secs(300),
             request_timeout: Duration::from_secs(30),
@@ -133,6 +140,7 @@ impl Bellows {
             namespace: config.namespace.to_string(),
             prefix: config.prefix.clone(),
             lease_ttl: config.lease_ttl,
+            codecs: config.codecs.clone(),
             ..Options::default()
         };
         let control = Control::on_its_own_thread().map_err(ConnectError::Thread)?;
@@ -146,6 +154,7 @@ impl Bellows {
         entropy: Arc<Entropy>,
         assigner: Option<Owned<()>>,
     ) -> Result<Self, ConnectError> {
+        options.codecs.check()?;
         options.max_body = options.max_body.min(limits::BODY_HARD);
         let (namespace, space) = (Namespace::new(&options.namespace)?, Keyspace::new(&options.prefix));
         let results = Results::new(Arc::clone(&backend), control.clone());

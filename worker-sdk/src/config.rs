@@ -24,6 +24,7 @@ use bellows_registry::id::Namespace;
 use bellows_registry::spec::Span;
 use tracing_subscriber::EnvFilter;
 
+use crate::envelope::codecs::Codecs;
 use crate::error::ConnectError;
 
 /// What a process is told by its environment. See the table in this module's source, and in
@@ -50,6 +51,9 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `BELLOWS_HTTP_ADDR`.
     pub http_addr: SocketAddr,
+    /// What is done to payloads and results. Not from the environment: set it before
+    /// [`Bellows::connect`](crate::Bellows::connect).
+    pub codecs: Codecs,
 }
 
 impl Config {
@@ -97,6 +101,7 @@ impl Config {
                 text.parse().map_err(|_| "is not an address such as 0.0.0.0:8080".to_owned())
             })?
             .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
+            codecs: Codecs::default(),
         })
     }
 }

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::client::Bellows;
 use crate::control::Owned;
 use crate::drift::{self, Drift};
+use crate::error::OptionError;
 use crate::metrics::Metrics;
 use crate::middleware::Stack;
 use crate::tasks::{Kind, MissingState, Tasks};
@@ -58,6 +59,9 @@ pub enum DispatcherError {
     /// A name is not allowed.
     #[error("{0}")]
     Name(#[from] bellows_registry::id::IdError),
+    /// An option's value is not allowed.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// There is nothing to do.
     #[error("no kind of work was given: add one with Tasks::with")]
     NoTasks,
@@ -156,6 +160,8 @@ impl WorkerDispatcher {
             return Err(DispatcherError::NoTasks);
         }
         self.tasks.check()?;
+        let codecs = self.tasks.codecs.clone().unwrap_or_else(|| self.client.shared.options.codecs.clone());
+        codecs.check()?;
         let kinds = self.kinds_to_serve().await?;
         let (drain, draining) = watch::channel(None);
         let mut handle = DispatcherHandle {
@@ -189,6 +195,7 @@ impl WorkerDispatcher {
                 slots: Arc::clone(&slots),
                 users: Handle::current(),
                 metrics: self.metrics.clone(),
+                codecs: codecs.clone(),
                 health,
                 tick,
                 draining: draining.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bellows_registry::clock::WallMillis;
 use bellows_registry::id::{DefinitionId, ResultSlot, TaskId};
 use bellows_registry::record::{
-    Delay, Envelope, HeldUntil, TaskOptions, TaskRecord, Unique, UniqueKey, idempotent, limits,
+    Applied, Delay, Envelope, HeldUntil, TaskOptions, TaskRecord, Unique, UniqueKey, idempotent, limits,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -75,6 +75,8 @@ pub(crate) struct Chosen {
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) payload: Bytes,
+    /// What was done to it already.
+    pub(crate) codecs: Vec<Applied>,
     /// The version of its shape.
     pub(crate) version: u32,
     /// The names that its definition had before.
@@ -99,7 +101,7 @@ pub(crate) struct Ready {
 pub(crate) struct Desk {
     /// Where the results of this process go.
     pub(crate) slot: ResultSlot,
-    /// The largest payload, in bytes.
+    /// The largest payload as it is handed in, in bytes.
     pub(crate) max_body: usize,
     pub(crate) now: WallMillis,
 }
@@ -115,7 +117,8 @@ impl<T: TaskDefinition> Draft<T> {
     pub(crate) fn encode(self) -> Result<Encoded, PublishError> {
         let payload = serde_json::to_vec(&self.payload).map_err(PublishError::Encode)?;
         let (version, aliases, published_by) = (T::VERSION, T::ALIASES, trace::current());
-        Ok(Encoded { payload: payload.into(), version, aliases, published_by, chosen: self.chosen })
+        let (payload, codecs, chosen) = (payload.into(), Vec::new(), self.chosen);
+        Ok(Encoded { payload, codecs, version, aliases, published_by, chosen })
     }
 }
 
@@ -152,11 +155,11 @@ impl Encoded {
         desk: Desk,
         fresh: impl FnOnce() -> TaskId,
     ) -> Result<Ready, PublishError> {
-        let Self { payload, version, aliases, published_by, chosen } = self;
+        let Self { payload, codecs, version, aliases, published_by, chosen } = self;
         check_size(&payload, desk.max_body)?;
         let Chosen { delay, ttl, headers, content_type, id, again, claim, on_conflict } = chosen;
         content_type.as_deref().map_or(Ok(()), content::check)?;
-        let envelope = Envelope { content_type, version, codecs: Vec::new() };
+        let envelope = Envelope { content_type, version, codecs };
         let mut options = TaskOptions {
             envelope: envelope.stored(),
             ttl: ttl_of(ttl, delay, desk.now)?,

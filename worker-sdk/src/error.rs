@@ -6,6 +6,8 @@ use bellows_registry::backend::BackendError;
 use bellows_registry::id::{DefinitionId, IdError, TaskId};
 use bellows_registry::record::{AttemptError, DecodeError, Ended};
 
+use crate::envelope::codec::CodecError;
+use crate::envelope::codecs::SealError;
 use crate::refs::RawTaskRef;
 
 /// Why a client could not be made.
@@ -39,6 +41,9 @@ pub enum ConnectError {
     /// The system gives this process no thread for the SDK's own loops.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
+    /// An option's value is not allowed.
+    #[error(transparent)]
+    Option(#[from] OptionError),
     /// The backend refuses its configuration.
     #[error("the registry cannot be used as configured")]
     Backend(#[source] BackendError),
@@ -88,6 +93,9 @@ pub enum PublishError {
     /// Something is not allowed. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
+    /// A codec failed, or the object store for large payloads. Nothing was published.
+    #[error("the payload cannot be sealed: {0}")]
+    Codec(CodecError),
     /// The payload does not serialize. Nothing was sent.
     #[error("the payload cannot be encoded as JSON")]
     Encode(#[source] serde_json::Error),
@@ -113,6 +121,15 @@ pub enum PublishError {
         #[source]
         last: BackendError,
     },
+}
+
+impl From<SealError> for PublishError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::TooLarge { bytes, limit } => Self::TooLarge { what: "the payload", bytes, limit },
+            SealError::Codec(error) => Self::Codec(error),
+        }
+    }
 }
 
 /// Why waiting for a task gave no result.
@@ -144,6 +161,14 @@ pub enum WaitError {
         /// What does not fit.
         #[source]
         source: serde_json::Error,
+    },
+    /// The result cannot be opened: this program lacks a codec or a key.
+    #[error("the result of task {task} cannot be opened: {error}")]
+    Codec {
+        /// The task.
+        task: TaskId,
+        /// Names what is missing.
+        error: CodecError,
     },
     /// The task's record cannot be read.
     #[error("the record of task {task} cannot be read")]

@@ -1,12 +1,14 @@
 //! Follow-up tasks: what a success publishes in the transaction that records it.
 
 use bellows_registry::clock::WallMillis;
-use bellows_registry::id::{DefinitionId, IdError, ResultSlot};
+use bellows_registry::id::{AttemptId, DefinitionId, IdError, ResultSlot, TaskId};
 use bellows_registry::record::{follow_up, limits};
 use bellows_registry::txn::{AttemptRef, FollowUp};
 
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::draft::{Claim, Desk, Encoded, NewTask, header_bytes};
+use crate::envelope::codec::About;
+use crate::envelope::codecs::Codecs;
 use crate::error::PublishError;
 use crate::outcome::TaskSuccess;
 use crate::refs::{RawTaskRef, TaskRef};
@@ -53,6 +55,27 @@ impl TaskContext {
         let definition = DefinitionId::new(self.definition.namespace.as_str(), T::NAME)?;
         let id = follow_up(self.task, self.attempt, place);
         Ok(TaskRef::from_raw(RawTaskRef { definition, id, slot: self.slot }))
+    }
+}
+
+/// Seals the payloads of follow-up tasks, each for the task that it will be. None goes by
+/// reference: whether they are published is not known yet.
+pub(crate) async fn seal(
+    asked: &mut [Asked],
+    codecs: &Codecs,
+    by: (&DefinitionId, TaskId, AttemptId),
+    max_body: usize,
+) {
+    let (parent, task, attempt) = by;
+    for (index, Asked { name, task: asked }) in asked.iter_mut().enumerate() {
+        let Ok(encoded) = asked else { continue };
+        // A name that is not allowed is refused with the others' reasons, later.
+        let Ok(definition) = DefinitionId::new(parent.namespace.as_str(), name) else { continue };
+        let about = About::payload(&definition, follow_up(task, attempt, index));
+        match codecs.seal_in_place(&about, encoded.payload.clone(), max_body).await {
+            Ok(sealed) => (encoded.payload, encoded.codecs) = (sealed.body, sealed.codecs),
+            Err(error) => *asked = Err(error.into()),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::Bellows;
 use crate::definition::TaskDefinition;
+use crate::envelope::codec::About;
 use crate::error::{TaskFailed, WaitError};
 use crate::publish::Publication;
 use crate::refs::TaskRef;
@@ -142,7 +143,7 @@ impl<T: TaskDefinition> TaskHandle<T> {
         match self.glance().await? {
             TaskStatus::Waiting { .. } | TaskStatus::Running { .. } => Ok(None),
             TaskStatus::NotFound => Err(WaitError::NotFound(self.id())),
-            TaskStatus::Ended(record) => self.conclude(*record).map(Some),
+            TaskStatus::Ended(record) => self.conclude(*record).await.map(Some),
         }
     }
 
@@ -155,7 +156,7 @@ impl<T: TaskDefinition> TaskHandle<T> {
     }
 
     /// Waits for the terminal record: how the task ended, when, where, and its result as
-    /// it was encoded.
+    /// it is written, before any codec is undone.
     ///
     /// # Errors
     /// As waiting for the result, but for [`WaitError::Failed`] and [`WaitError::Decode`].
@@ -209,7 +210,7 @@ impl<T: TaskDefinition> TaskHandle<T> {
 
     async fn wait(&self) -> Result<T::Callback, WaitError> {
         let record = self.outcome().await?;
-        self.conclude(record)
+        self.conclude(record).await
     }
 
     async fn look(&self) -> Result<TxnAnswer, BackendError> {
@@ -256,9 +257,12 @@ impl<T: TaskDefinition> TaskHandle<T> {
         })
     }
 
-    pub(crate) fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {
+    pub(crate) async fn conclude(&self, record: OutcomeRecord) -> Result<T::Callback, WaitError> {
         if record.ended == Ended::Succeeded {
-            return serde_json::from_slice(&record.result)
+            let about = About::result(&self.task.raw().definition, self.id());
+            let opened = self.client.shared.options.codecs.open(&about, &record.codecs, record.result).await;
+            let result = opened.map_err(|error| WaitError::Codec { task: self.id(), error })?;
+            return serde_json::from_slice(&result)
                 .map_err(|source| WaitError::Decode { task: self.id(), source });
         }
         Err(WaitError::Failed(TaskFailed {

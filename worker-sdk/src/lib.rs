@@ -122,12 +122,20 @@ pub use definition::{
 pub use dispatcher::{DEFAULT_SLOTS, DispatcherError, DispatcherHandle, Health, WorkerDispatcher};
 pub use draft::{NewTask, OnConflict};
 pub use drift::Drift;
+pub use envelope::codec::{About, Codec, CodecError, Encoded, Part};
+pub use envelope::codecs::Codecs;
+#[cfg(feature = "encryption")]
+pub use envelope::encryption::{Encryption, Keyring};
 pub use envelope::trace::{TraceParent, TraceParentError};
 pub use envelope::version::{UpgradeError, upgrade};
+#[cfg(feature = "zstd")]
+pub use envelope::zstd::Zstd;
 pub use error::{ConnectError, OptionError, PublishError, TaskFailed, WaitError};
 pub use handle::{AwaitableTask, TaskHandle, TaskStatus};
 pub use handler::{HandlerOutput, HandlerSuccess, TaskHandler};
 pub use manifest::{ImageError, print_manifest_if_asked};
+#[cfg(feature = "object-store")]
+pub use object_store;
 pub use outcome::{TaskError, TaskFailure, TaskResult, TaskSuccess};
 pub use parked::{ParkedTask, ParkedTasks, Purged, Replayed};
 pub use progress::ProgressWatch;

@@ -90,9 +90,8 @@ impl AttemptEnd {
         match &self.ran {
             Ran::Succeeded { .. } => None,
             Ran::Failed(error) => Some(error.text().to_owned()),
-            Ran::Panicked(text) => Some(text.clone()),
+            Ran::Panicked(text) | Ran::Unencodable(text) => Some(text.clone()),
             Ran::Undecodable(error) => Some(error.kept()),
-            Ran::Unencodable(error) => Some(format!("the result cannot be encoded: {error}")),
         }
     }
 }

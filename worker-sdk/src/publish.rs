@@ -7,14 +7,15 @@ use bellows_registry::backend::coalesce::Written;
 use bellows_registry::backend::{BackendError, Class};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
-use bellows_registry::id::{DefinitionId, IdError};
-use bellows_registry::record::HeldUntil;
+use bellows_registry::id::{DefinitionId, IdError, TaskId};
+use bellows_registry::record::{Envelope, HeldUntil, TaskRecord};
 use bellows_registry::txn::{self, Holder, Published, Replaced};
 use tokio::time::{sleep, timeout_at};
 
 use crate::client::Bellows;
 use crate::definition::{PayloadOf, PublishStrategy, TaskDefinition};
 use crate::draft::{Desk, Draft, Encoded, OnConflict, Ready, task_options};
+use crate::envelope::codec::About;
 use crate::error::PublishError;
 use crate::handle::TaskHandle;
 use crate::refs::{RawTaskRef, TaskRef};
@@ -85,9 +86,14 @@ pub(crate) async fn publish<T: TaskDefinition>(
     let shared = &client.shared;
     let invalid = |error: IdError| PublishError::Invalid(error.to_string());
     let definition = client.definition::<T>().map_err(invalid)?;
-    let desk = Desk { slot: shared.slot, max_body: shared.options.max_body, now: clock::wall() };
+    let max_body = shared.options.codecs.raw_limit(shared.options.max_body);
+    let desk = Desk { slot: shared.slot, max_body, now: clock::wall() };
     let ready = task.ready(definition, desk, || shared.entropy.task_id())?;
-    let (task, publication) = Sending::new(client, &ready).run().await?;
+    let mut sending = Sending::new(client, &ready);
+    let sent = sending.run().await;
+    #[cfg(feature = "object-store")]
+    sending.tidy(&sent).await;
+    let (task, publication) = sent?;
     Ok(TaskHandle::published(client.clone(), TaskRef::from_raw(task), publication))
 }
 
@@ -100,6 +106,8 @@ struct Sending<'a> {
     deadline: Instant,
     /// The pending task whose place it is to take.
     holder: Option<Holder>,
+    /// The record as it is written, and under which id.
+    sealed: Option<(TaskId, TaskRecord)>,
     /// Whether a request may have been carried out whose answer was lost.
     maybe_sent: bool,
 }
@@ -107,10 +115,13 @@ struct Sending<'a> {
 impl<'a> Sending<'a> {
     fn new(client: &'a Bellows, ready: &'a Ready) -> Self {
         let deadline = clock::instant() + client.shared.options.publish_timeout;
-        Self { client, ready, deadline, holder: None, maybe_sent: false }
+        Self { client, ready, deadline, holder: None, sealed: None, maybe_sent: false }
     }
 
-    async fn run(mut self) -> Result<Sent, PublishError> {
+    async fn run(&mut self) -> Result<Sent, PublishError> {
+        self.seal_for(self.ready.task.id).await?;
+        // Putting a large payload elsewhere takes its own time.
+        self.deadline = clock::instant() + self.client.shared.options.publish_timeout;
         let mut waits = Waits::spread_by(self.ready.task.id.to_string().as_bytes());
         loop {
             let last = match self.send().await {
@@ -134,10 +145,15 @@ impl<'a> Sending<'a> {
 
     /// Sends it once. `None`: the answer calls for another request.
     async fn send(&mut self) -> Result<Option<Result<Sent, PublishError>>, BackendError> {
-        let (shared, Ready { task, record, .. }) = (&self.client.shared, self.ready);
+        let (shared, task) = (&self.client.shared, &self.ready.task);
+        let id = self.holder.as_ref().map_or(task.id, |holder| holder.task);
+        let record = match self.seal_for(id).await {
+            Ok(record) => record,
+            Err(error) => return Ok(Some(Err(error))),
+        };
         let row = match &self.holder {
-            None => txn::publish(&shared.space, &task.definition, task.id, record),
-            Some(holder) => txn::replace(&shared.space, &task.definition, holder, record),
+            None => txn::publish(&shared.space, &task.definition, task.id, &record),
+            Some(holder) => txn::replace(&shared.space, &task.definition, holder, &record),
         };
         let written = timeout_at(self.deadline, shared.writer().send(row)).await;
         let answer = match written.unwrap_or_else(|_| Err(BackendError::unknown("no answer in time")))? {
@@ -166,6 +182,46 @@ impl<'a> Sending<'a> {
             )))),
             Published::Closed => Ok(Some(Err(self.closed().await))),
         }
+    }
+
+    /// The record as it is written under this id. A cipher binds a payload to its task, so
+    /// that one which takes another's place is sealed anew.
+    async fn seal_for(&mut self, id: TaskId) -> Result<TaskRecord, PublishError> {
+        match &self.sealed {
+            Some((sealed_for, record)) if *sealed_for == id => return Ok(record.clone()),
+            #[cfg(feature = "object-store")]
+            Some(_) => self.forget().await,
+            _ => {}
+        }
+        let (options, plain) = (&self.client.shared.options, &self.ready.record);
+        let about = About::payload(&self.ready.task.definition, id);
+        let sealed = options.codecs.seal_payload(&about, plain.payload.clone(), options.max_body).await?;
+        let mut record = plain.clone();
+        record.options.envelope =
+            Envelope { codecs: sealed.codecs, ..plain.options.envelope().clone() }.stored();
+        record.payload = sealed.body;
+        self.sealed = Some((id, record.clone()));
+        Ok(record)
+    }
+
+    /// Deletes the object of a payload that was certainly not published.
+    #[cfg(feature = "object-store")]
+    async fn tidy(&self, sent: &Result<Sent, PublishError>) {
+        let written = match sent {
+            Ok((_, publication)) => !matches!(publication, Publication::Existing),
+            Err(error) => matches!(error, PublishError::Unknown { .. }),
+        };
+        if !written {
+            self.forget().await;
+        }
+    }
+
+    #[cfg(feature = "object-store")]
+    async fn forget(&self) {
+        let Some((id, record)) = &self.sealed else { return };
+        let about = About::payload(&self.ready.task.definition, *id);
+        let codecs = &record.options.envelope().codecs;
+        self.client.shared.options.codecs.forget(&about, codecs, &record.payload).await;
     }
 
     /// Another task holds the unique key.

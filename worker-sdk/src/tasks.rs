@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bellows_registry::id::WorkerId;
-use bellows_registry::record::Envelope;
+use bellows_registry::record::{Applied, Envelope};
 use bellows_registry::spec::{Policy, Trigger};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -16,6 +16,7 @@ use tower::{BoxError, Layer, Service};
 use crate::blocking::{Blocking, BlockingHandler};
 use crate::definition::{ActivationStrategy, PayloadOf, TaskDefinition};
 use crate::dispatcher::slots::Occupied;
+use crate::envelope::codecs::Codecs;
 use crate::envelope::undecodable::Undecodable;
 use crate::envelope::{content, version};
 use crate::follow_up::Asked;
@@ -43,6 +44,7 @@ pub struct Tasks {
     pub(crate) kinds: Vec<Kind>,
     states: States,
     pub(crate) layers: Vec<ErasedLayer>,
+    pub(crate) codecs: Option<Codecs>,
 }
 
 /// One kind of work.
@@ -80,10 +82,15 @@ impl Kind {
 /// What running a handler came to, its result encoded.
 #[derive(Debug)]
 pub(crate) enum Ran {
-    Succeeded { result: Bytes, again: Option<std::time::Duration>, follow_ups: Vec<Asked> },
+    Succeeded {
+        result: Bytes,
+        codecs: Vec<Applied>,
+        again: Option<std::time::Duration>,
+        follow_ups: Vec<Asked>,
+    },
     Failed(TaskError),
     Undecodable(Undecodable),
-    Unencodable(serde_json::Error),
+    Unencodable(String),
     Panicked(String),
 }
 
@@ -262,6 +269,14 @@ impl Tasks {
         self
     }
 
+    /// What is done to payloads and results, for a worker whose client is made by
+    /// [`serve`](crate::serve()); wins over the client's
+    /// [`Options::codecs`](crate::Options::codecs).
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = Some(codecs);
+        self
+    }
+
     /// The names.
     pub fn names(&self) -> Vec<&'static str> {
         self.kinds.iter().map(|kind| kind.name).collect()
@@ -353,10 +368,13 @@ async fn run_typed<W: Worker>(worker: W, call: Call) -> Ran {
 pub(crate) fn ran<C: Serialize>(result: TaskResult<C>) -> Ran {
     match result {
         Ok(success) => match serde_json::to_vec(&success.callback) {
-            Ok(result) => {
-                Ran::Succeeded { result: result.into(), again: success.again, follow_ups: success.follow_ups }
-            }
-            Err(error) => Ran::Unencodable(error),
+            Ok(result) => Ran::Succeeded {
+                result: result.into(),
+                codecs: Vec::new(),
+                again: success.again,
+                follow_ups: success.follow_ups,
+            },
+            Err(error) => Ran::Unencodable(format!("the result cannot be encoded: {error}")),
         },
         Err(error) => Ran::Failed(error),
     }

@@ -96,8 +96,11 @@ impl Bellows {
         for (place, (task, following)) in raw.into_iter().zip(following).enumerate() {
             let (task, looks) = (self.task::<T>(TaskRef::from_raw(task)), Arc::clone(&looks));
             let waiting = async move {
-                let ended = task.outcome_by(following, &looks).await;
-                (place, ended.and_then(|record| task.conclude(record)))
+                let result = match task.outcome_by(following, &looks).await {
+                    Ok(record) => task.conclude(record).await,
+                    Err(error) => Err(error),
+                };
+                (place, result)
             };
             all.push(waiting.boxed());
         }

@@ -45,6 +45,8 @@ mod behaviours {
     mod attribute;
     pub(crate) mod blocking;
     mod cancelling;
+    #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
+    mod codecs;
     mod envelope;
     mod expiring;
     mod failing;

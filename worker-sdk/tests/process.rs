@@ -39,6 +39,7 @@ fn config(url: &str, lease_ttl: Duration) -> Config {
         lease_ttl,
         drain_timeout: Duration::from_secs(5),
         http_addr: ([127, 0, 0, 1], 0).into(),
+        codecs: bellows_sdk::Codecs::default(),
     }
 }
 

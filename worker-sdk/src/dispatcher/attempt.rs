@@ -34,6 +34,11 @@ use tracing::Instrument;
 use super::ending::{Attempt, End, Ending};
 use super::reporter::{self, Found, Reporter};
 use super::slots::{Occupied, Slots};
+use crate::envelope::codec::About;
+use crate::envelope::codecs::Codecs;
+#[cfg(feature = "object-store")]
+use crate::envelope::codecs::refers;
+use crate::envelope::run as around;
 use crate::envelope::trace::{self, TraceParent};
 use crate::metrics::Metrics;
 use crate::middleware::{self, Stack};
@@ -75,6 +80,7 @@ pub(crate) struct Stage {
     pub(crate) max_result: usize,
     /// The version of this program, if it was told.
     pub(crate) version: Option<String>,
+    pub(crate) codecs: Codecs,
     pub(crate) metrics: Metrics,
 }
 
@@ -123,6 +129,8 @@ pub(crate) async fn run(
     let (outcome, error, recorded) = match end {
         Some(end) => {
             let (ending, recorded) = record_end(&stage, &attempt, end).await;
+            #[cfg(feature = "object-store")]
+            forget(&stage, &at, &record, &payload, &ending, recorded).await;
             (ending.word, ending.error, recorded)
         }
         None => ("abandoned", None, "no: the task is no longer this worker's"),
@@ -133,6 +141,29 @@ pub(crate) async fn run(
         outcome, error, recorded, millis = took.as_millis() as u64,
         "attempt ended"
     );
+}
+
+/// Deletes the object of a payload that nobody will read again. A parked task keeps its
+/// own, for the replay.
+#[cfg(feature = "object-store")]
+async fn forget(
+    stage: &Arc<Stage>,
+    at: &AttemptRef,
+    record: &AssignmentRecord,
+    payload: &Bytes,
+    ending: &Ending,
+    recorded: &str,
+) {
+    let codecs = record.options.envelope().codecs.clone();
+    let over = matches!(ending.word, "succeeded" | "cancelled") && recorded == "yes";
+    if !over || !refers(&codecs) {
+        return;
+    }
+    let (about, body) = (About::payload(&at.definition, at.task), payload.clone());
+    let known = stage.codecs.clone();
+    // On the user's runtime, where the store's connections are.
+    let deleting = stage.users.spawn(async move { known.forget(&about, &codecs, &body).await });
+    let _ = tokio::time::timeout(GRACE, AbortOnDropHandle::new(deleting)).await;
 }
 
 /// Hands a task back that was never begun.
@@ -239,7 +270,9 @@ impl Running<'_> {
         let own = parent.attempt(self.at.attempt);
         let span = trace::span(self.at, self.record, parent);
         let call = Call { context: self.context(deadline, cancelled.clone(), own), payload, slot };
-        let handler = self.stage.stack.clone().run(call);
+        let (stack, codecs) = (self.stage.stack.clone(), self.stage.codecs.clone());
+        let about = About::payload(&self.at.definition, self.at.task);
+        let handler = around::run(codecs, stack, about, call, self.stage.max_result);
         let running = self.stage.users.spawn(trace::within(own, handler).instrument(span));
         // Whoever drops this attempt drops its handler.
         let mut running = AbortOnDropHandle::new(running);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bellows_registry::clock::WallMillis;
 use bellows_registry::key::Keyspace;
 use bellows_registry::record::{
-    AssignmentRecord, AttemptError, Cancellation, Delay, Ended, ErrorKind, OutcomeRecord, ParkedRecord,
-    Tally, TaskRecord, limits,
+    Applied, AssignmentRecord, AttemptError, Cancellation, Delay, Ended, ErrorKind, OutcomeRecord,
+    ParkedRecord, Tally, TaskRecord, limits,
 };
 use bellows_registry::spec::Retention;
 use bellows_registry::txn::{self, AttemptRef, FollowUp, Move};
@@ -91,18 +91,10 @@ impl Attempt<'_> {
 
     fn ran(&self, space: &Keyspace, ran: Ran) -> Ending {
         match ran {
-            Ran::Succeeded { result, .. } if result.len() > self.max_result => {
-                let text = format!(
-                    "the result has {} bytes; the limit is {}: store it elsewhere and return where",
-                    result.len(),
-                    self.max_result
-                );
-                self.park(space, ErrorKind::ResultRefused, text)
-            }
-            Ran::Succeeded { result, again, follow_ups } => {
+            Ran::Succeeded { result, codecs, again, follow_ups } => {
                 let (at, slot) = (self.at, self.record.slot);
                 match follow_up::prepare(at, slot, self.now, self.max_result, follow_ups) {
-                    Ok(follow_ups) => self.succeeded(space, result, again, follow_ups),
+                    Ok(follow_ups) => self.succeeded(space, (result, codecs), again, follow_ups),
                     Err(text) => self.park(space, ErrorKind::ResultRefused, text),
                 }
             }
@@ -115,9 +107,7 @@ impl Attempt<'_> {
                 Ending { error: Some(error.logged()), ..ending }
             }
             Ran::Panicked(text) => self.failed(space, ErrorKind::Panicked, text, None),
-            Ran::Unencodable(error) => {
-                self.park(space, ErrorKind::ResultRefused, format!("the result cannot be encoded: {error}"))
-            }
+            Ran::Unencodable(text) => self.park(space, ErrorKind::ResultRefused, text),
             Ran::Failed(error) => match error.verdict {
                 Verdict::Retry => self.failed(space, ErrorKind::Failed, error.text, None),
                 Verdict::RetryAfter(wait) => self.failed(space, ErrorKind::Failed, error.text, Some(wait)),
@@ -135,7 +125,7 @@ impl Attempt<'_> {
     fn succeeded(
         &self,
         space: &Keyspace,
-        result: Bytes,
+        (result, codecs): (Bytes, Vec<Applied>),
         again: Option<Duration>,
         follow_ups: Vec<FollowUp>,
     ) -> Ending {
@@ -146,6 +136,7 @@ impl Attempt<'_> {
             return Ending { row, follow_ups, word: "succeeded", error: None };
         }
         let outcome = self.outcome(Ended::Succeeded, self.record.tally.clone(), result);
+        let outcome = OutcomeRecord { codecs, ..outcome };
         let row = txn::settle_and_publish(space, self.at, self.record.ties(), &outcome, &follow_ups);
         Ending { row, follow_ups, word: "succeeded", error: None }
     }
@@ -229,7 +220,7 @@ impl Attempt<'_> {
 
     fn cancelled(&self, space: &Keyspace, text: String) -> Ending {
         if self.is_singleton() {
-            return self.succeeded(space, Bytes::new(), None, Vec::new());
+            return self.succeeded(space, <(Bytes, Vec<Applied>)>::default(), None, Vec::new());
         }
         let tally = self.charged(ErrorKind::Failed, &text);
         let outcome = self.outcome(Ended::Cancelled, tally, Bytes::new());
@@ -376,7 +367,8 @@ mod tests {
 
     fn done(result: &'static [u8], again: Option<u64>) -> End {
         let again = again.map(Duration::from_secs);
-        End::Ran(Ran::Succeeded { result: Bytes::from_static(result), again, follow_ups: Vec::new() })
+        let (result, codecs, follow_ups) = (Bytes::from_static(result), Vec::new(), Vec::new());
+        End::Ran(Ran::Succeeded { result, codecs, again, follow_ups })
     }
 
     fn failed(error: TaskError) -> End {
@@ -394,7 +386,7 @@ mod tests {
         for (number, end, written) in [
             (1, done(b"2", None), "succeeded; -a; -t; -p; -k; r: Succeeded 0"),
             (1, done(b"2", Some(9)), "succeeded; -a; -t; -p; -k; r: Succeeded 0"),
-            (1, done(b"123456789", None), r#"parked; -a; -t; -p; -k; x: 1 b"1"; r: Parked 1"#),
+            (1, End::Ran(Ran::Unencodable("no".into())), r#"parked; -a; -t; -p; -k; x: 1 b"1"; r: Parked 1"#),
             (1, failed("no".into()), "failed; -a; p: 1 failed, 0 back, again in 4000"),
             (2, failed("no".into()), "failed; -a; p: 2 failed, 0 back, again in 8000"),
             (3, failed("no".into()), r#"parked; -a; -t; -p; -k; x: 3 b"1"; r: Parked 3"#),

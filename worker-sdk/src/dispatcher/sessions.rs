@@ -27,6 +27,7 @@ use super::slots::Slots;
 use super::standing::{Begin, Standing};
 use super::{DispatcherError, Health};
 use crate::client::Bellows;
+use crate::envelope::codecs::Codecs;
 use crate::metrics::Metrics;
 use crate::middleware::Stack;
 use crate::tasks::Kind;
@@ -46,6 +47,7 @@ pub(super) struct Dispatcher {
     pub(super) slots: Arc<Slots>,
     pub(super) users: Handle,
     pub(super) metrics: Metrics,
+    pub(super) codecs: Codecs,
     pub(super) health: watch::Sender<Health>,
     pub(super) tick: watch::Sender<Instant>,
     pub(super) draining: watch::Receiver<Option<Instant>>,
@@ -81,6 +83,7 @@ impl Dispatcher {
             users: self.users.clone(),
             version: self.version.clone(),
             max_result: shared.options.max_body,
+            codecs: self.codecs.clone(),
             metrics: self.metrics.clone(),
         });
         let mut attempts = JoinSet::new();

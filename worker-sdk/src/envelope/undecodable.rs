@@ -1,5 +1,6 @@
 //! Why a worker cannot read a payload.
 
+use super::codec::CodecError;
 use super::version::UpgradeError;
 
 /// Why a payload cannot be read. Another version of the worker may be able to.
@@ -11,6 +12,8 @@ pub(crate) enum Undecodable {
     Newer { version: u32, known: u32 },
     /// It is of an older version, and a step towards this one failed.
     Upgrade { version: u32, error: UpgradeError },
+    /// It cannot be opened: the codec's or the key's name is in the error.
+    Codec(CodecError),
     /// It is not JSON, and says so. It was not looked at.
     ContentType(String),
 }
@@ -49,6 +52,7 @@ impl Undecodable {
                     format!("the payload of version {version} cannot be upgraded")
                 }
             },
+            Self::Codec(error) => format!("the payload cannot be opened: {error}"),
             Self::ContentType(found) => {
                 format!("the payload is {:?}; this worker reads JSON", cut(found))
             }

@@ -86,6 +86,12 @@ impl World {
         Bellows::with_backend(Arc::clone(&self.store), self.options.clone()).unwrap()
     }
 
+    /// A client in another process that has these codecs.
+    #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
+    pub(crate) fn client_with(&self, codecs: bellows_sdk::Codecs) -> Bellows {
+        Bellows::with_backend(Arc::clone(&self.store), Options { codecs, ..self.options.clone() }).unwrap()
+    }
+
     /// A client whose way to the registry can be made to fail.
     pub(crate) fn client_over_a_bad_link(&self) -> (Bellows, Faulty<Link>) {
         let results = KeyRange::prefix(format!("{}r/", self.space().prefix()));
