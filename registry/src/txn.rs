@@ -2,12 +2,12 @@
 //!
 //! | move (writer) | compares | then |
 //! |---|---|---|
-//! | [`publish`] (publisher) | `open` present; `t`, `x`, `r` [`u`] absent | put `t` [`u`] · else tell which |
+//! | [`publish`] (publisher) | `open` present; `t`, `x`, `r`, (`u`) absent | put `t` (`u`) · else tell which |
 //! | [`replace`] (publisher) | `open`, `t` present, `u` as seen | put `t`, `u` |
-//! | [`assign`] (assigner) | term · `t` present (as seen if it may be replaced), `p` and `w` as seen | put `a` [delete `u` held until begun] |
-//! | [`settle`] (worker) | `a` present | delete `a t p k` [`u`], put `r` |
+//! | [`assign`] (assigner) | term · `t` present (as seen if it may be replaced), `p` and `w` as seen | put `a` (delete `u` held until begun) |
+//! | [`settle`] (worker) | `a` present | delete `a t p k` (`u`), put `r` |
 //! | [`settle_and_publish`] (worker) | `a`, each `open` present | as settle, put follow-up `t`s |
-//! | [`settle_singleton`] (worker) | `a`, each `open` present | delete `a`, put `p` [follow-up `t`s] |
+//! | [`settle_singleton`] (worker) | `a`, each `open` present | delete `a`, put `p`, follow-up `t`s |
 //! | [`give_back`] (worker: retry, snooze, hand back) | `a` present | delete `a`, put `p` |
 //! | [`progress`] (worker) | `a` present | put `p` |
 //! | [`checkpoint`] (worker) | `a` present, `k` as seen | put `k` |
@@ -16,15 +16,15 @@
 //! | [`lost_for_good`] (assigner) | term · `a` present, `w` absent | delete `a t p k`, put `x`, put `r`; `u` stays held |
 //! | [`take_back`] (assigner, law 15) | term · `a` present | delete `a`, put `p` |
 //! | [`ask`] (people and tools) | `t` (to cancel) or `x` present; `c` absent | put `c` · else get `c` |
-//! | [`end_waiting`] (assigner: cancel, expire) | term · `t` and `p` as seen | delete `t p k c` [`u`], put `r` |
+//! | [`end_waiting`] (assigner: cancel, expire) | term · `t` and `p` as seen | delete `t p k c` (`u`), put `r` |
 //! | [`flag_cancel`] (assigner) | term · `a` present | put `a` with the flag |
 //! | [`replay`] (assigner) | term · `x` as seen | delete `x r c`, put `t p`, the next life; `u` stays held |
-//! | [`purge`] (assigner: on request, or past retention) | term · `x` as seen | delete `x r c` [`u`] |
+//! | [`purge`] (assigner: on request, or past retention) | term · `x` as seen | delete `x r c` (`u`) |
 //! | [`drop_request`] (assigner) | term · `c` as seen | delete `c` |
 //! | [`expire_outcome`] (retention) | `r` as seen, `x` absent | delete `r` |
 //!
-//! `u` is the task's unique key, if it was published with one: [`Ties::unique`] says
-//! whether it holds it now, and every move that ends a task for good deletes it then.
+//! `u` is the task's unique key, if it was published with one:
+//! [`Ties::unique`](crate::record::Ties::unique) says whether it holds it now, and every move that ends a task for good deletes it then.
 //!
 //! The term is the outer compare of the batch ([`Batch::into_txn`]); what is listed
 //! here is each move's own. A move that loses its compare does nothing, and does not
@@ -265,7 +265,7 @@ pub fn look(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: ResultSlot) 
     }
 }
 
-/// As [`look`], and who has the task: the keys of all its definition's assignments, since
+/// As [`look`](fn@look), and who has the task: the keys of all its definition's assignments, since
 /// none can be named by the task alone. Costs a key for each task that runs.
 pub fn look_around(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: ResultSlot) -> Txn {
     let mut txn = look(space, def, id, slot);
@@ -273,7 +273,7 @@ pub fn look_around(space: &Keyspace, def: &DefinitionId, id: TaskId, slot: Resul
     txn
 }
 
-/// Where [`look`]'s answers are.
+/// Where the answers of [`look`](fn@look) are.
 pub mod look {
     /// The task.
     pub const TASK: usize = 0;

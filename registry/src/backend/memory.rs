@@ -1,6 +1,6 @@
 //! The in-memory backend: etcd's semantics in one process, without the disk.
 //!
-//! A thin async rim around [`store`]: takes the lock, reads the clock once a call,
+//! A thin async rim around `store`: takes the lock, reads the clock once a call,
 //! wakes watchers. Decides nothing itself.
 //!
 //! # Guarantees
