@@ -5,9 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bellows_registry::backend::{Backend, RangeRequest};
+use bellows_registry::clock;
+use bellows_registry::key::Keyspace;
 use bellows_sdk::prelude::*;
 use bellows_sdk::spec::{Backoff, Execution, Retry, Span};
-use bellows_sdk::{ConnectError, DispatcherHandle, Options, Policy, PublishError, TaskStatus, WaitError};
+use bellows_sdk::{
+    ConnectError, DispatcherHandle, EmbeddedBackend, OpenError, Options, Policy, PublishError, TaskStatus,
+    WaitError,
+};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
@@ -244,6 +250,30 @@ async fn a_bad_namespace_is_refused_before_the_file_is_made() {
     let refused = Bellows::embedded_with(folder.file(), options).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Name(_)), "{refused:?}");
     assert!(!folder.file().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_past_their_retention_are_removed_from_the_file_too() {
+    let folder = Folder::new();
+    let _wall = clock::wall_follows_instant();
+    let backend = Arc::new(EmbeddedBackend::open(folder.file()).await.unwrap());
+    let bellows = Bellows::hosted(backend.clone(), impatient()).unwrap();
+    let first = worker(&bellows, echo).await;
+    assert_eq!(bellows.publish::<Act>("x".into()).await.unwrap().await.unwrap(), "x!");
+    let results = || RangeRequest::new(Keyspace::default().all_outcomes_range());
+    assert_eq!(backend.range(results()).await.unwrap().entries.len(), 1);
+    tokio::time::sleep(Duration::from_secs(700)).await; // ten minutes, and a pass of the upkeep
+    assert_eq!(backend.range(results()).await.unwrap().entries, []);
+    close(bellows, first).await;
+    drop(backend);
+    let backend = loop {
+        // The hosted loops of this runtime let go of the file when they are next looked at.
+        match EmbeddedBackend::open(folder.file()).await {
+            Ok(backend) => break backend,
+            Err(error) => assert!(matches!(error, OpenError::InUse { .. }), "{error}"),
+        }
+    };
+    assert_eq!(backend.range(results()).await.unwrap().entries, []);
 }
 
 /// A handler that blocks the only thread of the user's runtime for longer than its lease
