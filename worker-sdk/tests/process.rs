@@ -187,6 +187,34 @@ async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
     }
 }
 
+/// A handler that nobody can end, on the only thread, in the only slot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_process_whose_slots_are_all_stuck_is_not_alive_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
+    let url = etcd.client_url().to_string();
+    let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
+    let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    let execution = Execution { timeout: Span::secs(1), ..Execution::default() };
+    bellows.define::<Serve>(Policy { execution, ..Policy::default() }).await.unwrap();
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url), ("BELLOWS_CONCURRENCY", "1")]);
+    eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
+
+    let stuck = bellows.publish::<Serve>(Order::Block { seconds: 120 }).await.unwrap();
+    eventually("it says why it is not alive", || {
+        let said = worker.get("/healthz");
+        said.starts_with("HTTP/1.1 503") && said.contains("every slot is held by a handler")
+    })
+    .await;
+    eventually("its service ends", || worker.get("/healthz").is_empty()).await;
+    let (code, log) = worker.end().await;
+    assert_eq!(code, Some(1), "though its runtime would wait for the handler: {log}");
+    assert!(log.contains("every slot of serve is held by a handler"), "{log}");
+    let status = stuck.status().await.unwrap();
+    let tally = status.tally().unwrap();
+    assert_eq!((tally.attempts, tally.losses), (1, 0), "it timed out, and nobody was lost: {log}");
+}
+
 #[tokio::test]
 async fn a_worker_process_says_which_variable_is_wrong_and_what_to_set() {
     for (variable, said) in [
