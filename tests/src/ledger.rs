@@ -1,7 +1,7 @@
 //! What the registry told while the story went on: a witness beside the system.
 //!
 //! It follows the whole registry by a mirror of its own and keeps every publish,
-//! assignment and terminal record with the moment it was seen. It writes nothing.
+//! assignment and terminal record with the moment it was seen. It writes nothing itself.
 
 mod fold;
 
@@ -101,6 +101,11 @@ impl Ledger {
             CheckFailed { check: what.to_owned(), why }
         };
         tokio::time::timeout(bound, looking).await.map_err(late)?
+    }
+
+    /// The registry itself, for what only a vandal or another cluster would write.
+    pub fn registry(&self) -> &DynBackend {
+        &self.backend
     }
 
     /// The store's revision now, linearizably.

@@ -30,9 +30,10 @@ pub async fn install_with(cluster: Cluster, values: &str) -> Result<Scene> {
     )?;
     let (here, on_nodes) = cluster.volume(&root());
     let volume = Volume::lay_out(&here, &inputs)?;
+    // The namespace is there first: an installation for some namespaces has rights in them.
+    shell::apply(&manifests::volume(&on_nodes)).await?;
     helm_install_with(values).await?;
     let ledger = Ledger::open(cluster.registry(&client).await?)?;
-    shell::apply(&manifests::volume(&on_nodes)).await?;
     let replicas = Replicas::follow(client.clone(), WORK, DEFINITION);
     let mut report = Report { install: cluster.install().to_owned(), ..Report::default() };
     describe(&client, &mut report).await?;
