@@ -85,8 +85,8 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 	helm lint --strict charts/bellows-crds charts/bellows
 	kind-check kind-config.yaml
 
-test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 2 min)
-	$(SAY) 'Real pods on a real Kubernetes (usually 2 min)'
+test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
+	$(SAY) 'Real pods on a real Kubernetes (usually 4 min)'
 	cargo test --locked -p bellows-tests --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
 	$(TESTBED) up --name $(NAME)-test --nodes 2
