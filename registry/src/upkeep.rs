@@ -18,9 +18,10 @@ const EVERY: Duration = Duration::from_secs(30);
 
 /// Runs for ever; dropped when its assigner no longer leads.
 pub(crate) async fn run(backend: DynBackend, space: Keyspace) -> Infallible {
+    let mut pieces = retention::Pieces::of(&space);
     loop {
         sleep(EVERY).await;
-        match retention::pass(&backend, &space, clock::wall()).await {
+        match pieces.pass(&backend, &space, clock::wall()).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "terminal records past their time were removed"),
             Err(error) => tracing::warn!(%error, "retention goes on in the next pass"),

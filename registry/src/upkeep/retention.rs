@@ -1,40 +1,102 @@
 //! Removes terminal records that are past their time.
 //!
-//! A pass walks the results once, in bounded pages, and deletes each expired record
-//! only as it was seen. A record that cannot be read is left alone.
+//! The results are cut into pieces of bounded ranges, remembered from pass to pass: a read
+//! never counts what lies beyond its piece, and a piece is read again only when something in
+//! it may be past its time. What is written after a read is kept for [`Retention::FLOOR`] at
+//! least, so that nothing in a piece can be due before the earliest it showed or that floor.
+//! A record is deleted only as it was seen; one that cannot be read is left alone.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::backend::{BackendError, DynBackend, RangeAnswer, RangeRequest};
 use crate::clock::WallMillis;
-use crate::key::{Key, Keyspace};
+use crate::key::{Key, KeyRange, Keyspace};
 use crate::record::{OutcomeRecord, Record};
+use crate::spec::Retention;
 use crate::txn::{self, Batch};
 
 /// Records read at a time: results are at most 1 MiB, and mostly far smaller.
 const PAGE: usize = 50;
+/// Reads of one pass: the rest is for the next one, so that a pass is bounded.
+const READS: usize = 200;
+/// A piece with fewer records than this is joined to the one before it.
+const FEW: usize = PAGE / 4;
 
-/// One pass; answers how many records were removed.
-///
-/// # Errors
-/// The first that the registry answers; what was removed until then stays removed.
-pub(super) async fn pass(
-    backend: &DynBackend,
-    space: &Keyspace,
-    now: WallMillis,
-) -> Result<usize, BackendError> {
-    let mut range = space.all_outcomes_range();
-    let mut removed = 0;
-    loop {
-        let request = RangeRequest { range: range.clone(), revision: None, limit: PAGE };
-        let page = backend.range(request).await?;
-        removed += remove_expired(backend, space, &page, now).await?;
-        match page.entries.last() {
-            Some(last) if page.more => {
-                range.start = Bytes::from([&last.key[..], b"\0"].concat());
-            }
-            _ => return Ok(removed),
+/// The results, cut into pieces, and when each is to be read.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    /// When a piece may hold something past its time, by its first key. It ends where the
+    /// next one begins.
+    next: BTreeMap<Bytes, WallMillis>,
+    all: KeyRange,
+}
+
+impl Pieces {
+    pub(super) fn of(space: &Keyspace) -> Self {
+        let all = space.all_outcomes_range();
+        let next = BTreeMap::from([(all.start.clone(), WallMillis(0))]);
+        Self { next, all }
+    }
+
+    /// The first piece from `from` on that is due.
+    fn due(&self, from: &Bytes, now: WallMillis) -> Option<KeyRange> {
+        let mut pieces = self.next.range(from.clone()..);
+        let (start, _) = pieces.find(|(_, next)| **next <= now)?;
+        let after = self.next.range::<Bytes, _>((Bound::Excluded(start), Bound::Unbounded)).next();
+        let end = after.map_or_else(|| self.all.end.clone(), |(start, _)| start.clone());
+        Some(KeyRange { start: start.clone(), end })
+    }
+
+    /// Takes in what a piece showed; answers where to go on.
+    fn read(&mut self, due: &KeyRange, page: &RangeAnswer, now: WallMillis) -> Bytes {
+        let expiries = page.entries.iter().filter_map(|entry| OutcomeRecord::decode(&entry.value).ok());
+        let later = expiries.map(|record| record.expires).filter(|expires| *expires > now).min();
+        let newest = now.plus(Retention::FLOOR);
+        self.next.insert(due.start.clone(), later.map_or(newest, |later| later.min(newest)));
+        let last = page.entries.last().filter(|_| page.more);
+        if let Some(last) = last {
+            // The piece has grown: what lies behind this page is a piece of its own.
+            let rest = Bytes::from([&last.key[..], b"\0"].concat());
+            self.next.insert(rest.clone(), WallMillis(0));
+            return rest;
         }
+        if page.entries.len() < FEW && due.start != self.all.start {
+            self.join(&due.start);
+        }
+        due.end.clone()
+    }
+
+    /// Joins a piece to the one before it, which is then due as soon as either was.
+    fn join(&mut self, start: &Bytes) {
+        let Some(when) = self.next.remove(start) else { return };
+        if let Some((_, before)) = self.next.range_mut::<Bytes, _>(..start).next_back() {
+            *before = when.min(*before);
+        }
+    }
+
+    /// One pass; answers how many records were removed.
+    ///
+    /// # Errors
+    /// The first that the registry answers; what was removed until then stays removed, and
+    /// the piece that was being read is due again.
+    pub(super) async fn pass(
+        &mut self,
+        backend: &DynBackend,
+        space: &Keyspace,
+        now: WallMillis,
+    ) -> Result<usize, BackendError> {
+        let (mut from, mut removed) = (self.all.start.clone(), 0);
+        for _ in 0..READS {
+            let Some(due) = self.due(&from, now) else { break };
+            let request = RangeRequest { range: due.clone(), revision: None, limit: PAGE };
+            let page = backend.range(request).await?;
+            removed += remove_expired(backend, space, &page, now).await?;
+            from = self.read(&due, &page, now);
+        }
+        Ok(removed)
     }
 }
 
@@ -58,3 +120,6 @@ async fn remove_expired(
     let answers = Batch::answers(backend.txn(batch.into_txn(None)).await?);
     Ok(answers.into_iter().flatten().filter(|one| one.succeeded).count())
 }
+
+#[cfg(test)]
+mod tests;
