@@ -9,7 +9,8 @@
 //!        └── demand 0, unbroken, for the idle time ─┘
 //! ```
 //!
-//! Demand is the tasks that are due plus those that run. Out goes at once and in one
+//! Demand is the tasks that are due plus those that run, without those that a limit of
+//! concurrency or rate holds back: more pods would not start them. Out goes at once and in one
 //! step; in goes only when nothing is left to do, so that no busy pod is ever chosen.
 //! Without a fresh view of the registry nothing moves (law 19). A publisher of a thousand
 //! tasks is seen task by task at first, so a way out waits [`GATHER`] for the rest of them.
@@ -23,6 +24,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bellows_registry::clock::Instant;
+use bellows_registry::demand::Demand;
 use bellows_registry::spec::{Mode, Span};
 
 use crate::crd::TaskDefinitionSpec;
@@ -66,11 +68,23 @@ pub enum Signal {
     Fresh {
         /// Tasks due and nobody's.
         due: usize,
+        /// Of these, those that no limit holds back.
+        startable: usize,
+        /// The slots that the startable tasks and those that workers have take together.
+        slots: usize,
         /// Tasks that workers have.
         assigned: usize,
     },
     /// No fresh view.
     Lost,
+}
+
+impl Signal {
+    /// What a fresh view says of a definition.
+    pub fn of(demand: &Demand) -> Self {
+        let Demand { due, startable, wanted: slots, assigned, .. } = *demand;
+        Self::Fresh { due, startable, slots, assigned }
+    }
 }
 
 /// What to do.
@@ -125,6 +139,11 @@ pub enum Reason {
     Cooling,
     /// As many pods as the demand takes, or as are allowed.
     Enough,
+    /// More pods would not help: tasks wait for a limit of concurrency or rate.
+    Limited {
+        /// How many.
+        waiting: usize,
+    },
     /// The definition is on hold.
     OnHold,
     /// No fresh view of the registry.
@@ -141,6 +160,7 @@ impl Reason {
             Self::Idle { .. } => "Idle",
             Self::Cooling => "Cooling",
             Self::Enough => "Enough",
+            Self::Limited { .. } => "Limited",
             Self::OnHold => "OnHold",
             Self::NoSignal => "NoSignal",
         }
@@ -159,6 +179,9 @@ impl fmt::Display for Reason {
             }
             Self::Cooling => f.write_str("nothing to do, but not yet for scaling.scaleToZeroAfter"),
             Self::Enough => f.write_str("the pods match the demand within the limits"),
+            Self::Limited { waiting } => {
+                write!(f, "{waiting} tasks wait for a limit of execution, not for pods")
+            }
             Self::OnHold => f.write_str("the definition is on hold: waiting tasks need no pods"),
             Self::NoSignal => f.write_str("no fresh view of the registry: the number of pods is frozen"),
         }
@@ -173,13 +196,13 @@ pub fn decide(
     idle_since: Option<Instant>,
     now: Instant,
 ) -> Decision {
-    let Signal::Fresh { due, assigned } = signal else {
+    let Signal::Fresh { due, startable, slots, assigned } = signal else {
         // The idle time begins anew: nobody knows what happened meanwhile.
         return Decision { verdict: Verdict::Frozen, reason: Reason::NoSignal, idle_since: None, wake: None };
     };
-    let startable = if limits.mode == Mode::Hold { 0 } else { due };
-    let demand = startable + assigned;
-    let wanted = limits.pods_for(demand).clamp(limits.min, limits.max);
+    let on_hold = limits.mode == Mode::Hold;
+    let demand = if on_hold { assigned } else { startable + assigned };
+    let wanted = limits.pods_for(if on_hold { assigned } else { slots }).clamp(limits.min, limits.max);
     let idle_since = if demand == 0 { Some(idle_since.unwrap_or(now)) } else { None };
     let to = |to: u32, reason: Reason| Decision {
         verdict: Verdict::Scale { from: current, to },
@@ -207,7 +230,10 @@ pub fn decide(
                 stay(Reason::Cooling, Some(end))
             }
         }
-        _ if limits.mode == Mode::Hold && due > 0 => stay(Reason::OnHold, None),
+        _ if on_hold && due > 0 => stay(Reason::OnHold, None),
+        _ if startable < due && wanted < limits.max => {
+            stay(Reason::Limited { waiting: due - startable }, None)
+        }
         _ => stay(Reason::Enough, None),
     }
 }

@@ -5,6 +5,7 @@
 //! documentation.
 
 mod history;
+mod limits;
 mod plan;
 mod unique;
 
@@ -17,6 +18,7 @@ use crate::key::{Key, Keyspace};
 use crate::record::{Ended, OutcomeRecord, Record};
 
 pub use history::History;
+pub use limits::Limits;
 pub use plan::plan;
 
 /// A broken law.

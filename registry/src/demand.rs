@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::backend::Revision;
 use crate::id::DefinitionId;
-use crate::plan::{Plan, Waiting};
+use crate::plan::{self, Assumed, Plan, Waiting};
 use crate::record::{PolicyState, WorkerState};
 use crate::view::{Definition, View};
 
@@ -31,6 +31,10 @@ pub struct DemandReport {
 pub struct Demand {
     /// Tasks due and nobody's: the backlog.
     pub due: usize,
+    /// Of these, those that no limit holds back: more workers would help them.
+    pub startable: usize,
+    /// The slots that the startable and the assigned tasks take together.
+    pub wanted: usize,
     /// Tasks waiting for their time.
     pub delayed: usize,
     /// Tasks given to a worker.
@@ -57,13 +61,19 @@ impl Demand {
         self.due + self.assigned
     }
 
-    fn of(definition: &Definition, waiting: Option<Waiting>, now: Instant) -> Self {
-        let due = definition.due_count(now);
+    fn of(id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) -> Self {
+        let due = definition.due_count();
+        let startable = plan::startable(id, definition, assumed, now);
+        // What a startable task takes, is known only on average where not all are.
+        let slots = definition.lanes().due_slots();
+        let startable_slots = if due == 0 { 0 } else { (slots * startable).div_ceil(due) };
         let active = |state: WorkerState| state == WorkerState::Active;
         let workers = definition.workers().values().filter(|w| active(w.record.state));
         let (workers, slots) = workers.fold((0, 0), |(n, slots), w| (n + 1, slots + w.record.slots as usize));
         Self {
             due,
+            startable,
+            wanted: definition.assigned_slots() + startable_slots,
             delayed: definition.waiting_count() - due,
             assigned: definition.assigned_count(),
             parked: definition.parked_count(),
@@ -72,18 +82,18 @@ impl Demand {
             slots,
             open: definition.is_open(),
             state: definition.policy().map(|record| record.state),
-            waiting,
+            waiting: None,
         }
     }
 }
 
 /// Reads the demand off a view and the plan made from it.
-pub fn report(view: &View, plan: &Plan, now: Instant) -> BTreeMap<DefinitionId, Demand> {
+pub fn report(view: &View, assumed: &Assumed, plan: &Plan, now: Instant) -> BTreeMap<DefinitionId, Demand> {
     let definitions = view.definitions().iter();
     definitions
         .map(|(id, definition)| {
             let waiting = plan.waiting.get(id).copied();
-            (id.clone(), Demand::of(definition, waiting, now))
+            (id.clone(), Demand { waiting, ..Demand::of(id, definition, assumed, now) })
         })
         .collect()
 }

@@ -12,13 +12,17 @@
 //! 4. tasks that waited longer than they may end, parked ones past their time are removed;
 //! 5. due tasks are given to active workers with free slots, the freest first. A
 //!    suspect task waits for an idle worker and has it to itself (law 17). Where a plan
-//!    has not room for all, every definition has its share of it.
+//!    has not room for all, every definition has its share of it. Within a definition
+//!    fairness keys take turns, and within a key the rank decides ([`crate::view::Lanes`]).
+//!    What limits do not allow is passed over, and holds up nothing else.
 
 mod asked;
 mod assumed;
 mod expiring;
 mod fill;
 mod give;
+mod limits;
+mod rates;
 pub mod versions;
 mod write;
 
@@ -30,12 +34,14 @@ use crate::backend::Revision;
 use crate::clock::Now;
 use crate::id::{AttemptId, DefinitionId, TaskId, WorkerId};
 use crate::record::{Isolation, Ties};
+use crate::spec::RateLimit;
 use crate::txn::AsSeen;
-use crate::view::{Definition, Parked, Task, View};
+use crate::view::{Class, Definition, LaneKey, Parked, Task, View};
 
 use give::Give;
 
 pub use assumed::Assumed;
+pub use limits::startable;
 pub use write::{Fetch, Written, write};
 
 /// How many steps one plan has at most: what two full batches take.
@@ -50,8 +56,14 @@ pub enum Step {
         task: TaskId,
         /// The worker.
         worker: WorkerId,
-        /// Whether the task has the worker to itself.
-        isolation: Isolation,
+        /// What it takes of the worker.
+        class: Class,
+        /// The lane it waited in.
+        lane: LaneKey,
+        /// Whether it spends a part of its lane's turn.
+        in_turn: bool,
+        /// The rate limit that it counts for.
+        rate: Option<RateLimit>,
         /// The revisions this was decided from.
         seen: AsSeen,
     },
@@ -158,6 +170,17 @@ impl Step {
     }
 }
 
+impl Step {
+    /// The lane whose turn the step spends, if it does: to be told to the view with
+    /// [`View::gave`] when it is sent, and with [`View::refused`] if it is refused.
+    pub fn turn_of(&self) -> Option<&LaneKey> {
+        match self {
+            Self::Assign { lane, in_turn: true, .. } => Some(lane),
+            _ => None,
+        }
+    }
+}
+
 /// Why due tasks of a definition are not being given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Waiting {
@@ -175,6 +198,16 @@ pub enum Waiting {
     NoIdleWorker,
     /// A task that some versions of the worker could not read waits for another one.
     NoOtherVersion,
+    /// A task takes more slots than any worker has.
+    TooHeavy,
+    /// As many run as `concurrencyLimit.total` allows.
+    ConcurrencyLimit,
+    /// As many run as `concurrencyLimit.perKey` allows of each key that waits.
+    KeyConcurrencyLimit,
+    /// As many were given out as `rateLimit.tasks` allows for now.
+    RateLimit,
+    /// As many were given out as `rateLimit.perKey` allows for now of each key that waits.
+    KeyRateLimit,
     /// The plan is full; the next one goes on.
     PlanFull,
 }
@@ -196,6 +229,12 @@ impl Plan {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+    }
+
+    /// Nothing more is given out of a definition: why, and until when.
+    fn ends(&mut self, give: &Give<'_>) {
+        self.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
+        self.wake_at(give.wake());
     }
 
     fn is_full(&self) -> bool {
@@ -221,7 +260,7 @@ pub fn assign(view: &View, assumed: &Assumed, now: &Now) -> Plan {
 /// Shares what room the plan has among the definitions with due tasks, whoever was given
 /// to longest ago first: none waits for others to run dry.
 fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
-    let due = view.definitions().iter().filter(|(_, definition)| definition.has_due(now.instant));
+    let due = view.definitions().iter().filter(|(_, definition)| definition.due_count() > 0);
     let mut open: Vec<Give<'_>> =
         due.map(|(id, definition)| Give::of(id, definition, assumed, now.instant)).collect();
     open.sort_by_key(|give| (assumed.gives_to(give.id), give.definition.last_given()));
@@ -230,8 +269,7 @@ fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
         open.retain_mut(|give| {
             for _ in 0..share.min(MAX_STEPS - plan.steps.len()) {
                 let Some(step) = give.next() else {
-                    plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
-                    plan.wake_at(give.wake());
+                    plan.ends(give);
                     return false;
                 };
                 plan.steps.push((give.id.clone(), step));
@@ -243,8 +281,7 @@ fn give_out(plan: &mut Plan, view: &View, assumed: &Assumed, now: &Now) {
         if give.next().is_some() {
             plan.waiting.insert(give.id.clone(), Waiting::PlanFull);
         } else {
-            plan.waiting.extend(give.waiting().map(|why| (give.id.clone(), why)));
-            plan.wake_at(give.wake());
+            plan.ends(&give);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! does not know, and leaves a value of a newer format alone ([`DecodeError::Newer`]):
 //! version N and N−1 read each other.
 
+mod choice;
 mod envelope;
 mod outcome;
 mod report;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use choice::{ChoiceError, FairnessKey, Priority, Weight};
 pub use envelope::{Applied, Envelope, JSON};
 pub use outcome::{AttemptError, Cancellation, Ended, ErrorKind, OutcomeRecord, ParkedRecord, Tally};
 pub use report::{CheckpointRecord, Progress};

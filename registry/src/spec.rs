@@ -5,14 +5,18 @@
 //! Bounds that one field can state are in the schema; [`Policy::check`] has those
 //! that concern several.
 
+mod limits;
+mod retry;
 mod span;
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use limits::{ConcurrencyLimit, Pace, RateLimit};
+pub use retry::{Backoff, Percent, Retry};
 pub use span::{Span, SpanError};
 
 /// How work of this kind begins.
@@ -49,102 +53,6 @@ pub enum DeletionPolicy {
     Purge,
 }
 
-/// A number of percent from 0 to 100, written `20%`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Percent(u8);
-
-impl Percent {
-    /// Refuses more than 100.
-    pub fn new(percent: u8) -> Option<Self> {
-        (percent <= 100).then_some(Self(percent))
-    }
-
-    /// The number, 0 to 100.
-    pub fn get(self) -> u8 {
-        self.0
-    }
-}
-
-impl Serialize for Percent {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("{}%", self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Percent {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(d)?;
-        let number = text.strip_suffix('%').and_then(|n| n.parse().ok());
-        number.and_then(Self::new).ok_or_else(|| {
-            serde::de::Error::custom(format!("{text:?} is not a percentage from \"0%\" to \"100%\""))
-        })
-    }
-}
-
-impl JsonSchema for Percent {
-    fn schema_name() -> Cow<'static, str> {
-        "Percent".into()
-    }
-    fn inline_schema() -> bool {
-        true
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(100|[0-9]{1,2})%$", "maxLength": 4 })
-    }
-}
-
-/// How long to wait before the next attempt after a failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Backoff {
-    /// The wait after the first failed attempt.
-    pub initial: Span,
-    /// Each further wait is this many times the one before.
-    #[schemars(range(min = 1, max = 10))]
-    pub factor: u32,
-    /// No wait is longer than this.
-    pub max: Span,
-    /// A wait is shortened by up to this share, so that tasks which failed together
-    /// do not come back together.
-    pub jitter: Percent,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { initial: Span::secs(1), factor: 2, max: Span::secs(300), jitter: Percent(20) }
-    }
-}
-
-impl Backoff {
-    /// The wait after failed attempt number `attempt` (counted from 1). The jitter is
-    /// drawn from `seed`, so that one task and attempt always wait the same time.
-    pub fn wait(&self, attempt: u32, mut seed: u64) -> Duration {
-        let factor = f64::from(self.factor.max(1));
-        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let max = self.max.get().as_secs_f64();
-        let full = (self.initial.get().as_secs_f64() * factor.powi(exponent)).min(max);
-        let unit = (crate::entropy::split_mix(&mut seed) >> 11) as f64 / (1u64 << 53) as f64;
-        Duration::from_secs_f64(full * (1.0 - unit * f64::from(self.jitter.0) / 100.0))
-    }
-}
-
-/// How often a task is tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Retry {
-    /// A task is parked after this many failed attempts.
-    #[schemars(range(min = 1, max = 100))]
-    pub max_attempts: u32,
-    /// The wait between attempts.
-    pub backoff: Backoff,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { max_attempts: 8, backoff: Backoff::default() }
-    }
-}
-
 /// How one attempt is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -157,11 +65,57 @@ pub struct Execution {
     /// A task is parked once this many workers were lost while it ran alone.
     #[schemars(range(min = 1, max = 100))]
     pub max_disruptions: u32,
+    /// How many tasks run at once. Not set: as many as the workers have slots for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_limit: Option<ConcurrencyLimit>,
+    /// How many tasks are started in a time. Not set: as many as there are slots for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// How many tasks of a fairness key are given out in its turn, 1 to 100; 1 for a key
+    /// that is not named here.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub key_shares: BTreeMap<String, u32>,
 }
 
 impl Default for Execution {
     fn default() -> Self {
-        Self { timeout: Span::secs(30), retry: Retry::default(), max_disruptions: 3 }
+        Self {
+            timeout: Span::secs(30),
+            retry: Retry::default(),
+            max_disruptions: 3,
+            concurrency_limit: None,
+            rate_limit: None,
+            key_shares: BTreeMap::new(),
+        }
+    }
+}
+
+impl Execution {
+    /// How many keys may have a share of their own.
+    pub const MAX_KEY_SHARES: usize = 64;
+
+    /// How many tasks of one fairness key run at once, if that is limited.
+    pub fn per_key_limit(&self) -> Option<u32> {
+        self.concurrency_limit.and_then(|limit| limit.per_key)
+    }
+
+    fn check_limits(&self) -> Result<(), PolicyError> {
+        if let Some(limit) = self.concurrency_limit {
+            limit.check()?;
+        }
+        if let Some(limit) = &self.rate_limit {
+            limit.check()?;
+        }
+        if self.key_shares.len() > Self::MAX_KEY_SHARES {
+            let (field, max) = ("execution.keyShares", Self::MAX_KEY_SHARES);
+            return Err(PolicyError::TooMany { field, count: self.key_shares.len(), max });
+        }
+        match self.key_shares.values().find(|share| **share < 1 || **share > 100) {
+            Some(&value) => {
+                Err(PolicyError::Range { field: "a share of execution.keyShares", value, min: 1, max: 100 })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -227,6 +181,36 @@ pub enum PolicyError {
         /// The greatest allowed value.
         max: u32,
     },
+    /// A time out of its range.
+    #[error("{field} must be from {min} to {max}, not {value}")]
+    Time {
+        /// The field's path in the TaskDefinition.
+        field: &'static str,
+        /// What it is.
+        value: Span,
+        /// The least allowed value.
+        min: Span,
+        /// The greatest allowed value.
+        max: Span,
+    },
+    /// A limit that limits nothing.
+    #[error("{field} needs {first} or perKey")]
+    NoLimit {
+        /// The field's path in the TaskDefinition.
+        field: &'static str,
+        /// The field beside `perKey`.
+        first: &'static str,
+    },
+    /// More entries than are allowed.
+    #[error("{field} has {count} entries; the limit is {max}")]
+    TooMany {
+        /// The field's path in the TaskDefinition.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
 }
 
 impl Policy {
@@ -250,26 +234,13 @@ impl Policy {
                 return Err(PolicyError::Range { field, value, min, max });
             }
         }
-        Ok(())
+        execution.check_limits()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_by_the_factor_up_to_the_maximum_and_jitter_only_shortens() {
-        let backoff = Backoff { jitter: Percent(0), ..Backoff::default() };
-        let waits: Vec<u64> = (1..=10).map(|n| backoff.wait(n, 7).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
-        let jittered = Backoff::default();
-        for attempt in 1..50 {
-            let (wait, full) = (jittered.wait(attempt, 99), backoff.wait(attempt, 99));
-            assert!(wait <= full && wait >= full.mul_f64(0.8), "{wait:?} of {full:?}");
-            assert_eq!(wait, jittered.wait(attempt, 99), "the same seed waits the same time");
-        }
-    }
 
     #[test]
     fn a_policy_that_contradicts_itself_says_where() {
@@ -282,6 +253,38 @@ mod tests {
         );
         policy.execution.timeout = Span::secs(0);
         assert!(policy.check().unwrap_err().to_string().starts_with("execution.timeout"));
+    }
+
+    #[test]
+    fn a_limit_out_of_range_names_field_value_and_bounds() {
+        let says = |execution: Execution| {
+            let policy = Policy { execution, ..Policy::default() };
+            policy.check().map_err(|error| error.to_string()).unwrap_err()
+        };
+        let with_rate = |tasks, per| Execution {
+            rate_limit: Some(RateLimit { tasks, per_key: None, per }),
+            ..Execution::default()
+        };
+        let total = Some(ConcurrencyLimit { total: Some(0), per_key: None });
+        for (execution, text) in [
+            (
+                Execution { concurrency_limit: total, ..Execution::default() },
+                "execution.concurrencyLimit.total must be from 1 to 1000000, not 0",
+            ),
+            (
+                Execution { concurrency_limit: Some(ConcurrencyLimit::default()), ..Execution::default() },
+                "execution.concurrencyLimit needs total or perKey",
+            ),
+            (with_rate(None, Span::secs(1)), "execution.rateLimit needs tasks or perKey"),
+            (with_rate(Some(0), Span::secs(1)), "execution.rateLimit.tasks must be from 1 to 100000, not 0"),
+            (with_rate(Some(1), Span::secs(3601)), "execution.rateLimit.per must be from 1s to 1h, not 1h1s"),
+            (
+                Execution { key_shares: [("a".to_owned(), 101)].into(), ..Execution::default() },
+                "a share of execution.keyShares must be from 1 to 100, not 101",
+            ),
+        ] {
+            assert_eq!(says(execution), text);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod aside;
 mod definition;
+mod lanes;
 mod task;
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,6 +28,7 @@ use crate::record::{DecodeError, MetaRecord, Record, Seen};
 
 pub use aside::{Parked, Request};
 pub use definition::{Definition, WorkerView};
+pub use lanes::{Class, Lane, LaneKey, Lanes, Rank};
 pub use task::{Assigned, Task};
 
 /// Bytes of payload that a view keeps, so that assigning needs no read; what exceeds
@@ -86,6 +88,26 @@ impl View {
     /// How many values could not be read.
     pub fn unreadable(&self) -> usize {
         self.unreadable.len()
+    }
+
+    /// Lets time pass: what is due by `now` may be given out. To be called before a plan is
+    /// made from the view.
+    pub fn pass(&mut self, now: &Now) {
+        self.definitions.values_mut().for_each(|definition| definition.pass(now.instant));
+    }
+
+    /// A task of the lane is given out: it has had its turn, seen or not.
+    pub fn gave(&mut self, def: &DefinitionId, lane: &LaneKey) {
+        if let Some(definition) = self.definitions.get_mut(def) {
+            definition.lanes_mut().gave(lane);
+        }
+    }
+
+    /// What was given out was refused: the lane has its turn back.
+    pub fn refused(&mut self, def: &DefinitionId, lane: &LaneKey) {
+        if let Some(definition) = self.definitions.get_mut(def) {
+            definition.lanes_mut().refused(lane);
+        }
     }
 
     /// Whether a list is being taken in: until its end the view is of no one revision,

@@ -299,6 +299,7 @@ impl Core {
         let Some((at, tally)) = self.pick(&self.attempts) else { return };
         let stands = self.table.contains_key(&self.space.path(&at.key()));
         self.assumed.end_passed(self.revision, self.now.instant);
+        self.view.pass(&self.now);
         let before = plan::assign(&self.view, &self.assumed, &self.now);
         let (space, at_wall) = (self.space.clone(), self.now.wall);
         let row = if self.below(2) == 0 {
@@ -389,6 +390,7 @@ impl Core {
     /// Plans, judges the plan, and carries out a part of it now, as an assigner does
     /// whose answers come late.
     fn plan(&mut self) {
+        self.view.pass(&self.now);
         let plan = plan::assign(&self.view, &self.assumed, &self.now);
         let broken = check::plan(&self.view, &self.assumed, &plan, &self.now);
         assert_eq!(broken, [], "{plan:?}");
@@ -413,9 +415,9 @@ impl Core {
             if applied {
                 self.disruptions += u64::from(is_disruption(step));
                 *self.taken.entry(name(step)).or_default() += 1;
-                self.assumed.applied(def, step.task(), self.revision);
+                self.assumed.applied(def, step.task(), self.revision, self.now.instant);
             } else {
-                self.assumed.refused(def, step.task(), self.revision, refused_until);
+                self.assumed.refused(def, step.task(), self.revision, refused_until, refused_until);
             }
             if !self.peace && self.below(8) == 0 {
                 self.happen(); // the world does not wait for a plan to be carried out

@@ -20,6 +20,7 @@ use crate::envelope::trace::{self, TraceParent};
 use crate::envelope::{content, headers};
 use crate::error::PublishError;
 use crate::refs::RawTaskRef;
+use crate::turn::Turn;
 
 /// What a publish does whose unique key another task holds.
 ///
@@ -69,6 +70,7 @@ pub(crate) struct Chosen {
     pub(crate) again: Option<RawTaskRef>,
     pub(crate) claim: Claim,
     pub(crate) on_conflict: OnConflict,
+    pub(crate) turn: Turn,
 }
 
 /// A task whose payload is encoded.
@@ -157,7 +159,7 @@ impl Encoded {
     ) -> Result<Ready, PublishError> {
         let Self { payload, codecs, version, aliases, published_by, chosen } = self;
         check_size(&payload, desk.max_body)?;
-        let Chosen { delay, ttl, headers, content_type, id, again, claim, on_conflict } = chosen;
+        let Chosen { delay, ttl, headers, content_type, id, again, claim, on_conflict, turn } = chosen;
         content_type.as_deref().map_or(Ok(()), content::check)?;
         let envelope = Envelope { content_type, version, codecs };
         let mut options = TaskOptions {
@@ -165,6 +167,7 @@ impl Encoded {
             ttl: ttl_of(ttl, delay, desk.now)?,
             ..TaskOptions::default()
         };
+        turn.choose(&mut options)?;
         let mut named = None;
         match claim {
             Claim::None => {}
@@ -293,6 +296,27 @@ macro_rules! task_options {
         /// default, or one that ends in `+json`.
         pub fn content_type(mut self, media_type: impl Into<String>) -> Self {
             self.draft.chosen.content_type = Some(media_type.into());
+            self
+        }
+
+        /// How urgent the task is among those with the same fairness key: 1 (least) to 9
+        /// (most), 5 by default. A level is worth ten minutes of waiting, so that none starves.
+        pub fn priority(mut self, level: u8) -> Self {
+            self.draft.chosen.turn.priority = Some(level);
+            self
+        }
+
+        /// The fairness key: keys take turns, and limits per key count by it. A tenant, an
+        /// account, a host; 1 to 128 bytes. Tasks without one are one key together.
+        pub fn key(mut self, key: impl Into<String>) -> Self {
+            self.draft.chosen.turn.key = Some(key.into());
+            self
+        }
+
+        /// How many slots of one worker the task takes, 1 to 1000; 1 by default. It waits
+        /// for ever while no worker has so many.
+        pub fn weight(mut self, slots: u32) -> Self {
+            self.draft.chosen.turn.weight = Some(slots);
             self
         }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellows_registry::backend::BackendError;
 use bellows_registry::id::{DefinitionId, IdError, TaskId};
-use bellows_registry::record::{AttemptError, DecodeError, Ended};
+use bellows_registry::record::{AttemptError, ChoiceError, DecodeError, Ended};
 
 use crate::envelope::codec::CodecError;
 use crate::envelope::codecs::SealError;
@@ -77,6 +77,9 @@ pub enum PublishError {
         /// The task that holds it.
         holder: RawTaskRef,
     },
+    /// A priority, fairness key or weight out of its range. Nothing was sent.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
     /// Something is larger than its limit. Nothing was sent.
     #[error("{what} has {bytes} bytes; the limit is {limit}")]
     TooLarge {

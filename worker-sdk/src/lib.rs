@@ -95,6 +95,7 @@ mod state;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod turn;
 mod waiting;
 mod worker;
 
@@ -105,7 +106,7 @@ pub use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
 pub use bellows_registry::backend::{Backend, DynBackend, memory::MemoryBackend};
 pub use bellows_registry::id::{AttemptId, TaskId, WorkerId};
 pub use bellows_registry::record::{
-    AttemptError, Cancellation, Ended, ErrorKind, OutcomeRecord, Progress, Tally,
+    AttemptError, Cancellation, ChoiceError, Ended, ErrorKind, OutcomeRecord, Progress, Tally,
 };
 pub use bellows_registry::spec::Policy;
 
@@ -180,4 +181,6 @@ mod guide {
     #[cfg(feature = "testing")]
     #[doc = include_str!("../../docs/guide/testing-your-tasks.md")]
     mod testing {}
+    #[doc = include_str!("../../docs/guide/scheduling.md")]
+    mod scheduling {}
 }

@@ -60,6 +60,7 @@ mod behaviours {
     pub(crate) mod record;
     mod results;
     mod retrying;
+    mod scheduling;
     mod snoozing;
     mod stuck;
     mod unique;

@@ -16,10 +16,11 @@ const fn rule(at: &'static str, rule: &'static str, message: &'static str) -> Ru
 }
 
 /// Fields that hold a duration: the same form and limit everywhere.
-pub(super) const SPANS: [&str; 7] = [
+pub(super) const SPANS: [&str; 8] = [
     "spec.execution.timeout",
     "spec.execution.retry.backoff.initial",
     "spec.execution.retry.backoff.max",
+    "spec.execution.rateLimit.per",
     "spec.retention.succeeded",
     "spec.retention.failed",
     "spec.scaling.scaleToZeroAfter",
@@ -35,7 +36,7 @@ pub(super) const SPAN_FORM: &str =
 pub(super) const SPAN_MESSAGE: &str =
     "must be a duration in whole numbers with units, such as 300ms, 30s, 5m or 1h30m, and at most 8760h";
 
-pub(super) const RULES: [Rule; 21] = [
+pub(super) const RULES: [Rule; 25] = [
     rule(
         "",
         "size(self.metadata.name) <= 63",
@@ -60,6 +61,26 @@ pub(super) const RULES: [Rule; 21] = [
         "spec.execution.retry.backoff.jitter",
         "self.matches('^(100|[0-9]{1,2})%$')",
         "jitter must be a percentage from 0% to 100%, such as 20%",
+    ),
+    rule(
+        "spec.execution.concurrencyLimit",
+        "has(self.total) || has(self.perKey)",
+        "execution.concurrencyLimit needs total or perKey",
+    ),
+    rule(
+        "spec.execution.rateLimit",
+        "has(self.tasks) || has(self.perKey)",
+        "execution.rateLimit needs tasks or perKey",
+    ),
+    rule(
+        "spec.execution.rateLimit.per",
+        "!self.matches('^([0-9]+(h|m|s|ms))+$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
+        "execution.rateLimit.per must be from 1s to 1h",
+    ),
+    rule(
+        "spec.execution.keyShares",
+        "self.all(key, self[key] >= 1 && self[key] <= 100 && size(key) <= 128)",
+        "a share of execution.keyShares must be from 1 to 100, of a key of at most 128 bytes",
     ),
     rule(
         "spec.scaling",

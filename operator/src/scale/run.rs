@@ -177,8 +177,7 @@ impl Scaler {
         now: Instant,
     ) -> Option<Instant> {
         let current = current(pair, memory);
-        let signal =
-            if fresh { Signal::Fresh { due: demand.due, assigned: demand.assigned } } else { Signal::Lost };
+        let signal = if fresh { Signal::of(demand) } else { Signal::Lost };
         let decision = decide(&pair.limits, signal, current, memory.idle_since, now);
         memory.idle_since = decision.idle_since;
         if fresh {

@@ -10,7 +10,7 @@ fn limits() -> Limits {
 }
 
 fn fresh(due: usize, assigned: usize) -> Signal {
-    Signal::Fresh { due, assigned }
+    Signal::Fresh { due, startable: due, slots: due + assigned, assigned }
 }
 
 #[test]
@@ -144,4 +144,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn tasks_that_a_limit_holds_back_get_no_pods() {
+    let limits = Limits { max: 50, concurrency: 4, ..limits() };
+    let now = clock::instant();
+    let held =
+        |startable, assigned| Signal::Fresh { due: 1000, startable, slots: startable + assigned, assigned };
+    let decision = decide(&limits, held(8, 0), 0, None, now);
+    assert_eq!(decision.verdict, Verdict::Scale { from: 0, to: 2 }, "as many as may run");
+    let decision = decide(&limits, held(0, 8), 2, None, now);
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Stay, Reason::Limited { waiting: 1000 }));
+}
+
+#[test]
+fn heavy_tasks_get_the_pods_that_their_slots_take() {
+    let limits = Limits { max: 50, concurrency: 4, ..limits() };
+    let heavy = Signal::Fresh { due: 5, startable: 5, slots: 20, assigned: 0 };
+    let decision = decide(&limits, heavy, 0, None, clock::instant());
+    assert_eq!(decision.verdict, Verdict::Scale { from: 0, to: 5 });
 }

@@ -14,8 +14,9 @@ use super::{Assigner, Left};
 use crate::backend::Revision;
 use crate::clock::{self, Now};
 use crate::demand::{self, DemandReport};
+use crate::id::DefinitionId;
 use crate::mirror::{Mirror, MirrorEvent, PageEvent};
-use crate::plan::{self, Assumed, Plan};
+use crate::plan::{self, Assumed, Plan, Step};
 use crate::record::LeaderRecord;
 use crate::session::Session;
 use crate::upkeep;
@@ -55,6 +56,8 @@ pub(super) struct Lead<'a> {
     in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
     plan: Plan,
     fresh: bool,
+    /// Whether a list newer than the first term was seen.
+    caught_up: bool,
     /// Refusals that the view does not explain, since the last list.
     unexplained: u32,
     /// No list is asked for before this, unless somebody else asks.
@@ -75,6 +78,7 @@ impl<'a> Lead<'a> {
             in_flight: FuturesUnordered::new(),
             plan: Plan::default(),
             fresh: false,
+            caught_up: false,
             unexplained: 0,
             no_doubt_before: clock::instant(),
         }
@@ -136,8 +140,12 @@ impl<'a> Lead<'a> {
                 self.fresh = true;
                 self.unexplained = 0;
                 if self.stage == Stage::CatchingUp && plan::has_passed(&self.view, self.term) {
-                    // Whatever was sent in an earlier term is in this list, or void.
-                    self.assumed.clear();
+                    // Whatever was sent in an earlier term is in this list, or void; what others
+                    // gave out before the first list, nobody knows.
+                    if !std::mem::replace(&mut self.caught_up, true) {
+                        self.assumed = Assumed::of_a_new_leader(now.instant);
+                    }
+                    self.assumed.clear(now.instant);
                     self.stage = Stage::Planning;
                 }
             }
@@ -192,6 +200,7 @@ impl<'a> Lead<'a> {
         self.doubt(&now);
         self.assumed.end_passed(self.view.revision(), now.instant);
         if self.stage == Stage::Planning && !self.view.is_listing() {
+            self.view.pass(&now);
             self.plan = plan::assign(&self.view, &self.assumed, &now);
             if self.in_flight.len() < IN_FLIGHT {
                 self.send(&now);
@@ -209,13 +218,24 @@ impl<'a> Lead<'a> {
             fence,
             now,
         };
-        let room = IN_FLIGHT - self.in_flight.len();
-        for request in maker.requests(&self.plan, room) {
+        let requests = maker.requests(&self.plan, IN_FLIGHT - self.in_flight.len());
+        for request in requests {
             for (def, step) in request.steps() {
                 self.assumed.sent(def, step);
+                if let Some(lane) = step.turn_of() {
+                    self.view.gave(def, lane);
+                }
             }
             let backend = Arc::clone(&self.assigner.backend);
             self.in_flight.push(request.send(backend).boxed());
+        }
+    }
+
+    /// A step was refused, or certainly not applied: it may be planned again later.
+    fn refused(&mut self, def: &DefinitionId, step: &Step, until: Revision, retry: Instant, now: Instant) {
+        self.assumed.refused(def, step.task(), until, retry, now);
+        if let Some(lane) = step.turn_of() {
+            self.view.refused(def, lane);
         }
     }
 
@@ -230,7 +250,7 @@ impl<'a> Lead<'a> {
                 // Overloaded, or without a leader: at once would be a storm.
                 let retry = now.instant + send::RETRY_NOT_APPLIED;
                 for (def, step) in &answered.steps {
-                    self.assumed.refused(def, step.task(), Revision::MAX, retry);
+                    self.refused(def, step, Revision::MAX, retry, now.instant);
                 }
             }
             // Ours no longer, unless an unanswered raise of ours was applied: find out.
@@ -238,7 +258,7 @@ impl<'a> Lead<'a> {
             Fate::Answered { revision, applied } => {
                 for ((def, step), applied) in answered.steps.iter().zip(applied) {
                     if applied {
-                        self.assumed.applied(def, step.task(), revision);
+                        self.assumed.applied(def, step.task(), revision, now.instant);
                     } else {
                         // If the view has passed the refusal already, it does not explain
                         // it: then only time helps, and at once would never end.
@@ -246,7 +266,7 @@ impl<'a> Lead<'a> {
                         self.unexplained += u32::from(!explained);
                         let until = if explained { revision } else { Revision::MAX };
                         let retry = now.instant + send::RETRY_REFUSED;
-                        self.assumed.refused(def, step.task(), until, retry);
+                        self.refused(def, step, until, retry, now.instant);
                     }
                 }
             }
@@ -294,7 +314,7 @@ impl<'a> Lead<'a> {
             leading: true,
             fresh: self.fresh && planning,
             revision: self.view.revision(),
-            definitions: demand::report(&self.view, &self.plan, now.instant),
+            definitions: demand::report(&self.view, &self.assumed, &self.plan, now.instant),
             unreadable: self.view.unreadable(),
         };
         self.assigner.demand.send_if_modified(|old| {

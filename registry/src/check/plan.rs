@@ -63,7 +63,7 @@ pub fn plan(view: &View, assumed: &Assumed, plan: &Plan, now: &Now) -> Vec<Viola
             Step::Assign { .. } if asked => violation(7, "given out though something else is asked of it"),
             _ => {}
         }
-        let Step::Assign { worker, isolation, .. } = step else { continue };
+        let Step::Assign { worker, class, .. } = step else { continue };
         if !waits {
             violation(1, "given out though it is not waiting");
         }
@@ -76,15 +76,15 @@ pub fn plan(view: &View, assumed: &Assumed, plan: &Plan, now: &Now) -> Vec<Viola
             continue;
         };
         let place = given.entry((def.clone(), worker.clone())).or_default();
-        let held = definition.held_count(worker) + place.0;
-        if held >= live.record.slots as usize {
-            violation(6, "given to a worker without a free slot");
+        let held = definition.held_slots(worker) + place.0;
+        if held + class.weight.slots() > live.record.slots as usize {
+            violation(6, "given to a worker without enough free slots");
         }
-        let alone = *isolation == Isolation::Alone;
+        let alone = class.isolation == Isolation::Alone;
         if place.1 || definition.is_taken_alone(worker) || (alone && held > 0) {
             violation(17, "a suspect task does not have its worker to itself");
         }
-        *place = (place.0 + 1, alone);
+        *place = (place.0 + class.weight.slots(), alone);
     }
     broken
 }

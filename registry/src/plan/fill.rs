@@ -1,13 +1,14 @@
 //! Filling the free slots of one definition's workers, the freest worker first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use super::Waiting;
+use super::assumed::Given;
 use super::versions::Avoided;
-use super::{Assumed, Waiting};
 use crate::backend::Revision;
-use crate::id::{DefinitionId, WorkerId};
+use crate::id::WorkerId;
 use crate::record::{Isolation, WorkerState};
-use crate::view::{Definition, WorkerView};
+use crate::view::{Class, Definition, WorkerView};
 
 /// The free slots that remain while a plan is made.
 pub(super) struct Fill<'a> {
@@ -15,60 +16,125 @@ pub(super) struct Fill<'a> {
     free: BTreeSet<(usize, &'a WorkerId)>,
     definition: &'a Definition,
     workers: usize,
-    refused_suspects: bool,
+    /// The slots of the largest worker.
+    largest: usize,
+    /// What found no place: it finds none in this plan, since places only become fewer.
+    refused: BTreeSet<Class>,
+    kept_back: bool,
     refused_versions: bool,
 }
 
+/// What assumptions take from one worker.
+#[derive(Default, Clone, Copy)]
+struct Sent {
+    slots: usize,
+    alone: bool,
+}
+
 impl<'a> Fill<'a> {
-    pub(super) fn of(id: &DefinitionId, definition: &'a Definition, assumed: &Assumed) -> Self {
+    pub(super) fn of<'g>(definition: &'a Definition, given: impl Iterator<Item = &'g Given>) -> Self {
+        let mut sent: HashMap<&WorkerId, Sent> = HashMap::new();
+        for Given { worker, class, .. } in given {
+            let taken = sent.entry(worker).or_default();
+            taken.slots += class.weight.slots();
+            taken.alone |= class.isolation == Isolation::Alone;
+        }
         let active = definition.workers().iter().filter(|(_, w)| w.record.state == WorkerState::Active);
-        let mut workers = 0;
+        let (mut workers, mut largest) = (0, 0);
         let mut free = BTreeSet::new();
         for (worker, view) in active {
             workers += 1;
-            let sent = assumed.slots(id, worker);
-            let used = definition.held_count(worker) + sent.used;
-            let taken_alone = definition.is_taken_alone(worker) || sent.alone > 0;
-            let slots = (view.record.slots as usize).saturating_sub(used);
+            let all = view.record.slots as usize;
+            largest = largest.max(all);
+            let sent = sent.get(worker).copied().unwrap_or_default();
+            let used = definition.held_slots(worker) + sent.slots;
+            let taken_alone = definition.is_taken_alone(worker) || sent.alone;
+            let slots = all.saturating_sub(used);
             if slots > 0 && !taken_alone {
                 // A worker that runs nothing sorts after all that run something.
                 free.insert((if used == 0 { IDLE + slots } else { slots }, worker));
             }
         }
-        Self { free, definition, workers, refused_suspects: false, refused_versions: false }
+        Self {
+            free,
+            definition,
+            workers,
+            largest,
+            refused: BTreeSet::new(),
+            kept_back: false,
+            refused_versions: false,
+        }
     }
 
-    /// Takes a slot, or a whole idle worker, of none of the avoided versions.
-    pub(super) fn take(
-        &mut self,
-        isolation: Isolation,
-        avoided: Avoided<'_>,
-    ) -> Option<(WorkerId, Revision)> {
-        let workers = self.definition.workers();
-        let allowed = |worker: &WorkerId| {
-            avoided.is_none() || workers.get(worker).is_some_and(|view| avoided.allows(&view.record))
-        };
-        let freest = self.free.iter().rev().find(|(_, worker)| allowed(worker));
-        let Some(&(slots, worker)) = freest else {
+    /// Takes what a task needs: some slots of one worker, or a whole idle worker.
+    /// None of the avoided versions will do.
+    pub(super) fn take(&mut self, class: Class, avoided: Avoided<'_>) -> Option<(WorkerId, Revision)> {
+        let found = if avoided.is_none() { self.find(class) } else { self.find_other(class, avoided) };
+        let Some((rank, worker)) = found else {
+            if avoided.is_none() {
+                self.refuse(class);
+            }
             self.refused_versions |= !avoided.is_none();
             return None;
         };
-        let idle = slots > IDLE;
-        if isolation == Isolation::Alone && !idle {
-            // Keep the freest worker back, once, so that it empties: else a stream of
-            // younger tasks would keep every worker busy and the suspect would starve.
-            if !self.refused_suspects {
-                self.free.remove(&(slots, worker));
-            }
-            self.refused_suspects = true;
-            return None;
-        }
-        self.free.remove(&(slots, worker));
-        let left = if idle { slots - IDLE } else { slots } - 1;
-        if isolation == Isolation::Shared && left > 0 {
+        self.free.remove(&(rank, worker));
+        let left = free_of(rank) - class.weight.slots();
+        if class.isolation == Isolation::Shared && left > 0 {
             self.free.insert((left, worker));
         }
         self.definition.workers().get(worker).map(|WorkerView { revision, .. }| (worker.clone(), *revision))
+    }
+
+    fn find(&self, class: Class) -> Option<(usize, &'a WorkerId)> {
+        let fits = |at: &&(usize, &'a WorkerId)| free_of(at.0) >= class.weight.slots();
+        let freest = self.free.last().filter(fits);
+        match class.isolation {
+            Isolation::Alone => freest.filter(|(rank, _)| *rank > IDLE).copied(),
+            // The freest idle worker may have fewer slots free than a busy one.
+            Isolation::Shared => {
+                let busy = || self.free.iter().rev().find(|(rank, _)| *rank < IDLE).filter(fits);
+                freest.or_else(busy).copied()
+            }
+        }
+    }
+
+    /// As `find`, among workers of other versions.
+    fn find_other(&self, class: Class, avoided: Avoided<'_>) -> Option<(usize, &'a WorkerId)> {
+        let workers = self.definition.workers();
+        let fits = |at: &&(usize, &'a WorkerId)| {
+            let (rank, worker) = **at;
+            let idle = rank > IDLE || class.isolation == Isolation::Shared;
+            let allowed = workers.get(worker).is_some_and(|view| avoided.allows(&view.record));
+            idle && allowed && free_of(rank) >= class.weight.slots()
+        };
+        self.free.iter().rev().find(fits).copied()
+    }
+
+    /// Nobody has what this class needs now. Keeps a worker back that will, once, so that it
+    /// empties: else a stream of lighter tasks would keep every worker busy.
+    fn refuse(&mut self, class: Class) {
+        self.refused.insert(class);
+        if self.kept_back {
+            return;
+        }
+        let large = |worker: &WorkerId| {
+            let worker = self.definition.workers().get(worker);
+            worker.is_some_and(|worker| worker.record.slots as usize >= class.weight.slots())
+        };
+        let candidate = self.free.iter().rev().find(|(_, worker)| large(worker)).copied();
+        if let Some(candidate) = candidate {
+            self.free.remove(&candidate);
+            self.kept_back = true;
+        }
+    }
+
+    /// Whether no worker is large enough, busy or not.
+    pub(super) fn is_too_heavy(&self, class: Class) -> bool {
+        class.weight.slots() > self.largest
+    }
+
+    pub(super) fn refuses(&self, class: Class) -> bool {
+        self.refused.contains(&class)
     }
 
     /// Why nobody can be given anything any more, if so.
@@ -80,12 +146,23 @@ impl<'a> Fill<'a> {
         }
     }
 
-    /// Why some tasks were passed over though there are free slots, if so.
-    pub(super) fn refused(&self) -> Option<Waiting> {
-        let suspects = self.refused_suspects.then_some(Waiting::NoIdleWorker);
-        suspects.or(self.refused_versions.then_some(Waiting::NoOtherVersion))
+    /// Why some found no place although others may, if so.
+    pub(super) fn refusal(&self) -> Option<Waiting> {
+        if self.refused.iter().any(|class| self.is_too_heavy(*class)) {
+            return Some(Waiting::TooHeavy);
+        }
+        let alone = |class: &Class| class.isolation == Isolation::Alone;
+        let kept = self.refused.first().map(|_| match self.refused.iter().any(alone) {
+            true => Waiting::NoIdleWorker,
+            false => Waiting::NoFreeSlot,
+        });
+        kept.or(self.refused_versions.then_some(Waiting::NoOtherVersion))
     }
 }
 
 /// More slots than any worker has.
 const IDLE: usize = 1 << 32;
+
+fn free_of(rank: usize) -> usize {
+    if rank > IDLE { rank - IDLE } else { rank }
+}

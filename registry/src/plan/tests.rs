@@ -1,6 +1,7 @@
 //! Tables for the planner; the property tests are in `tests/laws.rs`.
 
 mod asked;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -76,7 +77,8 @@ impl Scene {
         self.put(&Key::Worker(def(), worker(n)), record.encode());
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&mut self) -> Plan {
+        self.view.pass(&self.now);
         assign(&self.view, &Assumed::default(), &self.now)
     }
 
@@ -176,7 +178,7 @@ fn an_assumed_slot_is_not_given_away_again_until_the_view_has_passed_the_answer(
     let plan = scene.plan();
     assumed.sent(&def(), &plan.steps[0].1);
     assert_eq!(assign(&scene.view, &assumed, &scene.now).steps, []);
-    assumed.applied(&def(), TaskId::from_bits(1), scene.revision + 1);
+    assumed.applied(&def(), TaskId::from_bits(1), scene.revision + 1, scene.now.instant);
     assumed.end_passed(scene.view.revision(), scene.now.instant);
     assert_eq!(assign(&scene.view, &assumed, &scene.now).steps, [], "the view is not there yet");
     scene.carry_out(&plan);
@@ -208,7 +210,9 @@ fn a_suspect_task_waits_for_an_idle_worker_and_has_it_to_itself() {
     scene.worker(1, 2, WorkerState::Active);
     let plan = scene.plan();
     assert_eq!(given(&plan), [(TaskId::from_bits(1), worker(1))], "the whole worker is taken");
-    assert!(matches!(&plan.steps[0].1, Step::Assign { isolation: Isolation::Alone, .. }));
+    let alone =
+        |step: &Step| matches!(step, Step::Assign { class, .. } if class.isolation == Isolation::Alone);
+    assert!(alone(&plan.steps[0].1));
     scene.carry_out(&plan);
     scene.worker(2, 2, WorkerState::Active);
     assert_eq!(given(&scene.plan()).len(), 2, "its neighbours go elsewhere");

@@ -16,7 +16,7 @@ use crate::view::Task;
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The versions that a task is not given to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Avoided<'a> {
     versions: &'a [String],
     until: Option<Instant>,

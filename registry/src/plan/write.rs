@@ -50,9 +50,9 @@ pub fn write(
     }
     let task = definition.task(step.task())?;
     match step {
-        Step::Assign { task: id, worker, isolation, seen } => {
+        Step::Assign { task: id, worker, class, seen, .. } => {
             let at = attempt(def, worker, *id, entropy.attempt_id());
-            let record = assignment(task, policy?, *isolation)?;
+            let record = assignment(task, policy?, class.isolation)?;
             Some(Written::Move(txn::assign(space, &at, *seen, &record)))
         }
         Step::Lost { task: id, worker, attempt: lost, isolation } => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Envelope, Record, Tally, Ties, Unique};
+use super::{Envelope, FairnessKey, Priority, Record, Tally, Ties, Unique, Weight};
 use crate::clock::{Instant, Now, WallMillis};
 use crate::id::ResultSlot;
 use crate::spec::{Backoff, Retention, Span};
@@ -72,6 +72,19 @@ pub struct TaskOptions {
     /// How long the task may wait for an attempt to begin, counted from its publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Delay>,
+    /// How urgent it is among those with the same fairness key.
+    #[serde(skip_serializing_if = "is_default")]
+    pub priority: Priority,
+    /// What it takes turns by, and what limits per key count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<FairnessKey>,
+    /// How many of a worker's slots it takes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub weight: Weight,
+}
+
+fn is_default<T: Default + PartialEq>(choice: &T) -> bool {
+    *choice == T::default()
 }
 
 impl TaskOptions {
@@ -118,7 +131,7 @@ impl Record for TaskRecord {
 }
 
 /// Whether a task shares its worker with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Isolation {
     /// It does.

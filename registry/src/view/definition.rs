@@ -1,11 +1,13 @@
 //! One definition's part of the view: its policy, queue, workers and assignments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::aside::{Aside, Parked, Request};
+use super::lanes::Lanes;
 use super::task::{Assigned, Known, KnownTally, QueueKey, Task};
 use crate::backend::{Entry, Revision};
 use crate::clock::{self, Now};
@@ -15,6 +17,7 @@ use crate::record::{
     AssignmentRecord, DecodeError, Isolation, PolicyRecord, Record, Seen, Tally, TaskRecord, WorkerRecord,
     WorkerState, limits,
 };
+use crate::spec::Execution;
 
 /// A living worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,7 @@ pub struct WorkerView {
 #[derive(Debug, Default)]
 struct Held {
     tasks: BTreeSet<TaskId>,
+    slots: usize,
     alone: usize,
 }
 
@@ -38,8 +42,11 @@ pub struct Definition {
     policy: Option<PolicyRecord>,
     open: bool,
     tasks: HashMap<TaskId, Task>,
-    /// Tasks that exist and are nobody's, in the order they are to be given out.
+    /// Tasks that exist and are nobody's, by their due time.
     queue: BTreeSet<QueueKey>,
+    /// Those of them that were due at `passed`.
+    lanes: Lanes,
+    passed: Option<Instant>,
     workers: BTreeMap<WorkerId, WorkerView>,
     held: BTreeMap<WorkerId, Held>,
     /// Assignments by the time they are taken back.
@@ -47,6 +54,7 @@ pub struct Definition {
     /// Waiting tasks by the time they expire, those that do.
     expiring: BTreeSet<(Instant, TaskId)>,
     aside: Aside,
+    assigned_slots: usize,
     /// The revision of the newest assignment.
     last_given: Revision,
     payload_bytes: usize,
@@ -80,15 +88,18 @@ impl Definition {
         self.tasks.get(&id)
     }
 
-    /// The tasks waiting and due at `now`, in the order they are to be given out.
-    pub fn due(&self, now: Instant) -> impl Iterator<Item = (TaskId, &Task)> {
-        let due = self.queue.iter().take_while(move |key| key.due <= now);
-        due.filter_map(|key| self.tasks.get(&key.id).map(|task| (key.id, task)))
+    pub(super) fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
     }
 
-    /// Whether any task is waiting and due.
-    pub fn has_due(&self, now: Instant) -> bool {
-        self.queue.first().is_some_and(|key| key.due <= now)
+    /// Everything known of tasks, in no order.
+    pub fn tasks(&self) -> impl Iterator<Item = (TaskId, &Task)> {
+        self.tasks.iter().map(|(id, task)| (*id, task))
+    }
+
+    /// The tasks that are due, by whose turn it is. See [`View::pass`](super::View::pass).
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// The revision at which a task was last given out; 0 if none was seen to be.
@@ -96,13 +107,9 @@ impl Definition {
         self.last_given
     }
 
-    /// How many tasks are waiting and due. Costs as many steps.
-    pub fn due_count(&self, now: Instant) -> usize {
-        // Most often everything waiting is due: then nothing needs counting.
-        match self.queue.last() {
-            Some(last) if last.due <= now => self.queue.len(),
-            _ => self.queue.iter().take_while(|key| key.due <= now).count(),
-        }
+    /// How many tasks are waiting and due.
+    pub fn due_count(&self) -> usize {
+        self.lanes.due()
     }
 
     /// How many tasks are waiting, due or not.
@@ -134,6 +141,16 @@ impl Definition {
     /// How many tasks a worker has.
     pub fn held_count(&self, worker: &WorkerId) -> usize {
         self.held.get(worker).map_or(0, |held| held.tasks.len())
+    }
+
+    /// How many of a worker's slots are taken.
+    pub fn held_slots(&self, worker: &WorkerId) -> usize {
+        self.held.get(worker).map_or(0, |held| held.slots)
+    }
+
+    /// How many slots the assigned tasks take together.
+    pub fn assigned_slots(&self) -> usize {
+        self.assigned_slots
     }
 
     /// Whether a worker has a task that is to be its only one.
@@ -217,8 +234,13 @@ impl Definition {
     }
 
     pub(super) fn put(&mut self, key: &Key, entry: &Entry, at: Reading<'_>) -> Result<(), DecodeError> {
+        self.pass(at.now.instant);
         match key {
-            Key::Policy(_) => self.policy = Some(PolicyRecord::decode(&entry.value)?),
+            Key::Policy(_) => {
+                let record = PolicyRecord::decode(&entry.value)?;
+                self.lanes.follow(&record.policy.execution);
+                self.policy = Some(record);
+            }
             Key::Open(_) => self.open = true,
             Key::Parked(_, id) => self.aside.put_parked(*id, entry)?,
             Key::Request(_, id) => self.aside.put_request(*id, entry)?,
@@ -257,6 +279,7 @@ impl Definition {
                     overdue: at.now.instant + bound.unwrap_or(clock::FAR),
                     since: at.now.instant,
                     readable: record.is_some(),
+                    options: record.map(|record| record.options).unwrap_or_default(),
                 };
                 self.change(*id, |task| task.learn_assignment(assigned));
                 self.last_given = self.last_given.max(entry.mod_revision);
@@ -269,7 +292,10 @@ impl Definition {
 
     pub(super) fn remove(&mut self, key: &Key) {
         match key {
-            Key::Policy(_) => self.policy = None,
+            Key::Policy(_) => {
+                self.policy = None;
+                self.lanes.follow(&Execution::default());
+            }
             Key::Open(_) => self.open = false,
             Key::Parked(_, id) => self.aside.remove_parked(*id),
             Key::Request(_, id) => self.aside.remove_request(*id),
@@ -293,26 +319,41 @@ impl Definition {
     /// Changes what is known of a task, and keeps every index true.
     fn change(&mut self, id: TaskId, with: impl FnOnce(&mut Task)) {
         let mut task = self.tasks.remove(&id).unwrap_or_default();
+        let before = task.lane();
         self.unindex(id, &mut task);
         with(&mut task);
+        let after = task.lane();
         if !task.is_empty() {
             self.index(id, &mut task);
             self.tasks.insert(id, task);
+        }
+        // Only now: a lane that was empty for a moment keeps its turn.
+        self.lanes.settle(&after);
+        if before != after {
+            self.lanes.settle(&before);
         }
     }
 
     fn unindex(&mut self, id: TaskId, task: &mut Task) {
         self.payload_bytes -= task.payload_bytes();
+        let lane = task.lane();
         if let Some(key) = task.queued.take() {
             self.queue.remove(&key);
+            if self.passed >= Some(key.due) {
+                self.lanes.remove(&lane, task.class(), &task.rank(key));
+            }
         }
         if let Some(at) = task.expires_waiting() {
             self.expiring.remove(&(at, id));
         }
         if let Some(assigned) = &task.assignment {
             self.overdue.remove(&(assigned.overdue, id));
+            let slots = task.class().weight.slots();
+            self.assigned_slots -= slots;
+            self.lanes.release(&lane);
             if let Some(held) = self.held.get_mut(&assigned.worker) {
                 held.tasks.remove(&id);
+                held.slots -= slots;
                 held.alone -= usize::from(assigned.isolation == Isolation::Alone);
                 if held.tasks.is_empty() {
                     self.held.remove(&assigned.worker);
@@ -323,14 +364,46 @@ impl Definition {
 
     fn index(&mut self, id: TaskId, task: &mut Task) {
         self.payload_bytes += task.payload_bytes();
+        let lane = task.lane();
         task.queued = task.queue_key(id);
-        self.queue.extend(task.queued);
+        if let Some(key) = task.queued {
+            self.queue.insert(key);
+            if self.passed >= Some(key.due) {
+                self.lanes.add(&lane, task.class(), task.rank(key));
+            }
+        }
         self.expiring.extend(task.expires_waiting().map(|at| (at, id)));
         if let Some(assigned) = &task.assignment {
             self.overdue.insert((assigned.overdue, id));
+            let slots = task.class().weight.slots();
+            self.assigned_slots += slots;
+            self.lanes.hold(&lane);
             let held = self.held.entry(assigned.worker.clone()).or_default();
             held.tasks.insert(id);
+            held.slots += slots;
             held.alone += usize::from(assigned.isolation == Isolation::Alone);
+        }
+    }
+
+    /// Moves what has become due into its lane.
+    pub(super) fn pass(&mut self, now: Instant) {
+        if self.passed >= Some(now) {
+            return;
+        }
+        let last = QueueKey { due: now, revision: Revision::MAX, id: TaskId::from_bits(u128::MAX) };
+        let due: Vec<QueueKey> = match self.passed {
+            None => self.queue.range(..=last).copied().collect(),
+            Some(passed) => {
+                let first = QueueKey { due: passed, ..last };
+                self.queue.range((Bound::Excluded(first), Bound::Included(last))).copied().collect()
+            }
+        };
+        self.passed = Some(now);
+        for key in due {
+            let Some(task) = self.tasks.get(&key.id) else { continue };
+            let lane = task.lane();
+            self.lanes.add(&lane, task.class(), task.rank(key));
+            self.lanes.settle(&lane);
         }
     }
 

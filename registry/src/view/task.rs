@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::lanes::{Class, LaneKey, Rank};
 use crate::backend::Revision;
 use crate::clock::WallMillis;
 use crate::id::{AttemptId, ResultSlot, WorkerId};
@@ -62,6 +63,8 @@ pub struct Assigned {
     pub since: Instant,
     /// Whether its record could be read.
     pub readable: bool,
+    /// What the publisher chose, as the assignment carries it.
+    pub options: TaskOptions,
 }
 
 /// The order of waiting tasks: by due time, then by age.
@@ -166,6 +169,29 @@ impl Task {
     /// What the publisher attached.
     pub fn headers(&self) -> BTreeMap<String, String> {
         self.record.as_ref().map(|known| known.headers.clone()).unwrap_or_default()
+    }
+
+    /// What the publisher chose, by the task or else by its assignment.
+    fn chosen(&self) -> Option<&TaskOptions> {
+        let by_assignment = || self.assignment.as_ref().map(|assigned| &assigned.options);
+        self.options().or_else(by_assignment)
+    }
+
+    /// The lane it waits in, or that it counts for while a worker has it.
+    pub fn lane(&self) -> LaneKey {
+        self.chosen().and_then(|options| options.key.clone())
+    }
+
+    /// What it needs of a worker.
+    pub fn class(&self) -> Class {
+        let isolation = if self.is_suspect() { Isolation::Alone } else { Isolation::Shared };
+        Class { isolation, weight: self.chosen().map(|options| options.weight).unwrap_or_default() }
+    }
+
+    /// Its place in its lane.
+    pub(super) fn rank(&self, key: QueueKey) -> Rank {
+        let priority = self.chosen().map(|options| options.priority).unwrap_or_default();
+        Rank { at: priority.rank(key.due), revision: key.revision, id: key.id }
     }
 
     /// What the publisher chose, if the task is known.

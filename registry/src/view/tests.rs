@@ -63,11 +63,10 @@ fn scene() -> Vec<Entry> {
 }
 
 fn facts(view: &View) -> String {
-    let now = clock::instant() + Duration::from_secs(3600);
     let of = |d: &Definition| {
         format!(
             "due {} assigned {} slots {} dead {} bytes {} attempts {:?}",
-            d.due_count(now),
+            d.due_count(),
             d.assigned_count(),
             d.slots(),
             d.dead_workers().count(),

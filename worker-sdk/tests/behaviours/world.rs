@@ -176,7 +176,8 @@ pub(crate) fn policy(timeout: Duration) -> Policy {
     };
     let retry = Retry { max_attempts: 3, backoff };
     let timeout = Span::millis(u64::try_from(timeout.as_millis()).unwrap());
-    Policy { execution: Execution { timeout, retry, max_disruptions: 3 }, ..Policy::default() }
+    let execution = Execution { timeout, retry, max_disruptions: 3, ..Execution::default() };
+    Policy { execution, ..Policy::default() }
 }
 
 /// Fails if it does not happen in time.

@@ -12,7 +12,7 @@ fn ask(scene: &mut Scene, id: TaskId, ask: Ask) {
     scene.put(&Key::Request(def(), id), record.encode());
 }
 
-fn steps(scene: &Scene) -> Vec<Step> {
+fn steps(scene: &mut Scene) -> Vec<Step> {
     scene.plan().steps.into_iter().map(|(_, step)| step).collect()
 }
 
@@ -25,7 +25,7 @@ fn a_waiting_task_is_cancelled_and_not_given_out() {
     let plan = scene.plan();
     assert!(matches!(plan.steps[..], [(_, Step::Cancel { .. }), (_, Step::Assign { .. })]), "{plan:?}");
     scene.carry_out(&plan);
-    assert_eq!(steps(&scene), []);
+    assert_eq!(steps(&mut scene), []);
     let definition = &scene.view.definitions()[&def()];
     assert!(definition.task(task()).is_none() && definition.request(task()).is_none());
 }
@@ -41,12 +41,12 @@ fn a_running_task_is_flagged_once_and_cancelled_when_it_waits_again() {
     let plan = scene.plan();
     assert!(matches!(plan.steps[..], [(_, Step::FlagCancel { .. })]), "{plan:?}");
     scene.carry_out(&plan);
-    assert_eq!(steps(&scene), [], "it was told: now it is its worker's turn");
+    assert_eq!(steps(&mut scene), [], "it was told: now it is its worker's turn");
     scene.delete(&Key::Worker(def(), worker(1)));
     let plan = scene.plan();
     assert!(matches!(plan.steps[..], [(_, Step::Lost { .. })]), "{plan:?}");
     scene.carry_out(&plan);
-    assert!(matches!(steps(&scene)[..], [Step::Cancel { .. }]));
+    assert!(matches!(steps(&mut scene)[..], [Step::Cancel { .. }]));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_hopeless_task_that_somebody_cancels_is_not_parked() {
     scene.carry_out(&given);
     ask(&mut scene, task(), Ask::Cancel);
     scene.delete(&Key::Worker(def(), worker(1)));
-    assert!(matches!(steps(&scene)[..], [Step::Lost { .. }]));
+    assert!(matches!(steps(&mut scene)[..], [Step::Lost { .. }]));
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn a_request_about_nothing_or_about_a_singleton_is_dropped() {
     scene.tasks(1..=1);
     let id = TaskId::from_bits(9);
     ask(&mut scene, id, Ask::Cancel);
-    assert!(matches!(steps(&scene)[..], [Step::DropRequest { task, .. }] if task == id));
+    assert!(matches!(steps(&mut scene)[..], [Step::DropRequest { task, .. }] if task == id));
     let plan = scene.plan();
     scene.carry_out(&plan);
     ask(&mut scene, TaskId::SINGLETON, Ask::Cancel);
-    assert!(matches!(steps(&scene)[..], [Step::DropRequest { .. }]));
+    assert!(matches!(steps(&mut scene)[..], [Step::DropRequest { .. }]));
 }
 
 #[test]

@@ -8,12 +8,12 @@ use crate::record::{OutcomeRecord, ParkedRecord, Record, TaskRecord};
 use crate::txn::{self, AttemptRef, Move, ParkedTask};
 
 /// A move to be made once a record is read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fetch {
     make: Make,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Make {
     Park { at: AttemptRef, outcome: Box<OutcomeRecord> },
     Replay { definition: DefinitionId, task: TaskId, now: WallMillis },

@@ -1,0 +1,100 @@
+//! The deciding core alone, over long random histories, with the laws as the oracle.
+//!
+//! No backend and no clock: a table of keys, the moves of `txn`, the fold of `view` and
+//! the plans of `plan`. Requests are taken late or never, answers come late or are lost,
+//! the view lags behind, leaders change, workers die. Every step is judged: the plan
+//! against the view it was made from, the history against the laws and the limits, and the
+//! folded view against one read afresh.
+
+mod fair;
+mod leader;
+mod table;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bellows_registry::key::Key;
+use leader::{Seen, Sim};
+
+/// Steps of one history.
+const STEPS: u64 = 600;
+
+/// Histories: as many as a program with optimisation does in a minute or two. One without
+/// shows that it compiles and that nothing obvious is wrong.
+const HISTORIES: u64 = if cfg!(debug_assertions) { 40 } else { 3_600 };
+
+#[test]
+fn no_random_history_breaks_a_law_or_a_limit() {
+    let (began, next) = (Instant::now(), AtomicU64::new(0));
+    let histories = || {
+        let mut seen = Seen::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= HISTORIES {
+                return seen;
+            }
+            let mut sim = Sim::new(seed);
+            let _named = Named(seed);
+            for step in 0..STEPS {
+                sim.step();
+                if step % 50 == 0 {
+                    sim.table.judge();
+                }
+            }
+            seen.add(&sim.seen());
+        }
+    };
+    let seen = std::thread::scope(|scope| {
+        let threads = [scope.spawn(histories), scope.spawn(histories)];
+        threads.into_iter().fold(Seen::default(), |mut sum, thread| {
+            sum.add(&thread.join().expect("a history broke a law: see above"));
+            sum
+        })
+    });
+    let steps = HISTORIES * STEPS;
+    println!("{steps} steps in {:?}: {seen:?}", began.elapsed());
+    // A history in which nothing goes wrong shows nothing.
+    let each = |count: u64| count * 50 > HISTORIES;
+    assert!(each(seen.given) && each(seen.losses) && each(seen.failovers) && each(seen.lost_answers));
+    assert!(each(seen.refused) && each(seen.limited) && each(seen.replaced), "{seen:?}");
+    assert!(seen.parked > 0 || cfg!(debug_assertions), "{seen:?}");
+    note(steps, seen.failovers + seen.lost_answers);
+}
+
+/// Says which history it was, should it break something.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was history {}", self.0);
+        }
+    }
+}
+
+/// For whoever collects what was shown.
+fn note(steps: u64, disturbances: u64) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bellows");
+    let text = format!("{{\"property_steps\": {steps}, \"property_disturbances\": {disturbances}}}\n");
+    std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(dir.join("property.json"), text)).unwrap();
+}
+
+#[test]
+fn a_registry_left_in_peace_runs_empty_within_its_limits() {
+    for seed in 0..(HISTORIES / 20).max(10) {
+        let mut sim = Sim::new(1_000_000 + seed);
+        for _ in 0..400 {
+            sim.step();
+        }
+        sim.make_peace();
+        let mut rounds = 0;
+        while !sim.table.keys(|key| matches!(key, Key::Task(..))).is_empty() {
+            rounds += 1;
+            let left = sim.table.keys(|key| matches!(key, Key::Task(..))).len();
+            assert!(rounds < 3000, "seed {seed}: {left} tasks never end: {:?}", sim.waiting());
+            sim.peaceful_round(Duration::from_secs(30));
+        }
+        sim.table.judge();
+    }
+}
