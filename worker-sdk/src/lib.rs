@@ -56,6 +56,11 @@
 //! | Processed at least once | a handler may run again after a crash; the task id stays, the attempt id does not |
 //! | Not promised | order between tasks, exactly-once side effects outside etcd |
 
+#![cfg_attr(
+    not(feature = "etcd"),
+    allow(dead_code, unused_imports, reason = "what only a process on a cluster needs")
+)]
+
 mod blocking;
 mod client;
 #[cfg(feature = "etcd")]
