@@ -25,6 +25,8 @@ KIND    := 0.33.0
 NAME    ?= bellows
 # Crates are tested with every backend and the test kit.
 FEATURES := bellows-registry/embedded,bellows-registry/etcd,bellows-registry/testkit,bellows-sdk/testing,bellows-sdk/zstd,bellows-sdk/encryption,bellows-sdk/object-store
+# The crates for crates.io.
+PUBLISHED := -p bellows-registry -p bellows-sdk-macros -p bellows-sdk
 SAY      = @printf '\033[1m==> %s\033[0m\n'
 
 help: ## List these targets
@@ -135,9 +137,13 @@ cluster-down: $(TESTBED) ## Take that Kubernetes away, with everything in it
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: setup ## Formatting and clippy, warnings denied
+lint: setup ## Formatting, clippy and documentation, warnings denied
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps $(PUBLISHED) --features $(FEATURES)
+
+package: setup ## Check that the crates for crates.io can be packaged and built from their packages
+	cargo package --locked $(PUBLISHED)
 
 check-features: setup ## That the SDK compiles with each of its features alone
 	for feature in '' $$(sed -n '/^\[features\]/,/^\[d/s/^\([a-z-]*\) = .*/\1/p' worker-sdk/Cargo.toml | grep -v default); do
@@ -173,4 +179,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint check-features generate clean setup
+.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint package check-features generate clean setup

@@ -1,6 +1,6 @@
 //! What tests of the registry, and of whoever writes another backend, build on.
 //!
-//! * [`conformance`]: what a [`Backend`](crate::backend::Backend) owes, as named checks;
+//! * [`conformance`]: what a [`Backend`] owes, as named checks;
 //! * [`script`]: random operations side by side on two backends, every answer compared;
 //! * [`records`]: records as tests need them;
 //! * [`Faulty`]: faults at the waist, scripted or drawn from a seed.

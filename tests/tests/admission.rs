@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use bellows_operator::crd::TaskDefinitionSpec;
+use bellows_sdk::prelude::*;
+use bellows_sdk::spec::{Backoff, Percent, Policy, Span, Trigger};
 use http::Request;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -103,11 +106,75 @@ async fn every_wrong_definition_is_refused_with_a_sentence() {
         }
     }
     let trigger = change_of_trigger(&client).await;
+    let manifests = printed_manifests(&client).await;
     if installed.ours {
         installed.api.delete(&installed.name, &DeleteParams::default()).await.unwrap();
     }
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), table.len(), failures.join("\n"));
     assert!(trigger.contains("trigger cannot be changed"), "{trigger}");
+    assert_eq!(
+        manifests,
+        [("everything-stated".to_owned(), everything()), ("nothing-stated".to_owned(), nothing())]
+    );
+}
+
+#[task(
+    name = "everything-stated",
+    timeout = "45s",
+    max_attempts = 5,
+    backoff(initial = "300ms", factor = 3, max = "2m", jitter = "10%"),
+    max_disruptions = 7,
+    concurrency = 16,
+    retention(succeeded = "1h", failed = "48h")
+)]
+async fn everything_stated(input: String) -> Result<String, TaskError> {
+    Ok(input)
+}
+
+#[task(singleton, name = "nothing-stated")]
+async fn nothing_stated() -> Result<(), TaskError> {
+    Ok(())
+}
+
+fn everything() -> Policy {
+    let mut policy = Policy::default();
+    policy.execution.timeout = Span::secs(45);
+    policy.execution.max_disruptions = 7;
+    policy.execution.retry.max_attempts = 5;
+    policy.execution.retry.backoff = Backoff {
+        initial: Span::millis(300),
+        factor: 3,
+        max: Span::secs(120),
+        jitter: Percent::new(10).unwrap(),
+    };
+    policy.retention.succeeded = Span::secs(3600);
+    policy.retention.failed = Span::secs(48 * 3600);
+    policy
+}
+
+fn nothing() -> Policy {
+    Policy { trigger: Trigger::Singleton, ..Policy::default() }
+}
+
+/// Applies what a worker prints, and reads it back as the operator does.
+async fn printed_manifests(client: &Client) -> Vec<(String, Policy)> {
+    let printed = tasks![everything_stated, nothing_stated].manifest(Some("registry.example/a:1"));
+    let mut read = Vec::new();
+    for manifest in printed.split("---\n") {
+        let manifest: Value = serde_yaml_ng::from_str(manifest).unwrap();
+        let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
+        let create = Request::post(format!("{PATH}?fieldValidation=Strict"))
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&manifest).unwrap())
+            .unwrap();
+        let stored: Value = client.request(create).await.expect("a printed manifest is accepted");
+        let delete = Request::delete(format!("{PATH}/{name}")).body(Vec::new()).unwrap();
+        client.request::<Value>(delete).await.expect("and deleted");
+        let spec: TaskDefinitionSpec = serde_json::from_value(stored["spec"].clone()).unwrap();
+        assert_eq!(spec.worker.concurrency, if name == "everything-stated" { 16 } else { 1 });
+        read.push((name, spec.policy()));
+    }
+    read
 }
 
 /// The one rule about a change needs an object that is there.

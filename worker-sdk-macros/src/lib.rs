@@ -17,11 +17,11 @@ use proc_macro::TokenStream;
 /// ```ignore
 /// #[task(name = "resize-image", timeout = "30s", max_attempts = 8, concurrency = 16)]
 /// async fn resize_image(input: Resize, ctx: TaskContext, db: State<Db>) -> Result<Thumb, TaskError> {
-///     …
+///     Ok(Thumb { key: db.save(ctx.task_id(), shrink(input)?).await? })
 /// }
 ///
 /// bellows_sdk::serve(tasks![resize_image].with_state(db)).await?;
-/// bellows.publish::<resize_image>(Resize { … }).await?;
+/// bellows.publish::<resize_image>(Resize { url, width: 320 }).await?;
 /// ```
 ///
 /// # The function

@@ -15,6 +15,7 @@ use crate::tasks::Kind;
 
 /// Why a definition could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DefineError {
     /// Its name is not allowed.
     #[error("{0}")]

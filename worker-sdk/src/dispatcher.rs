@@ -55,6 +55,7 @@ pub struct WorkerDispatcher {
 
 /// Why a dispatcher could not be launched, or ended by itself.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum DispatcherError {
     /// A name is not allowed.
     #[error("{0}")]
@@ -89,6 +90,7 @@ pub enum DispatcherError {
 
 /// Whether tasks can arrive, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Health {
     /// Lease and watch are live.
     Ready,

@@ -12,6 +12,7 @@ use crate::refs::RawTaskRef;
 
 /// Why a client could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// A variable of the environment is not set.
     #[error("{name} is not set: {hint}")]
@@ -63,6 +64,7 @@ pub struct OptionError {
 
 /// Why a publish did not return a task.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// Nobody has defined this kind of work.
     #[error("there is no task definition {0}: apply its TaskDefinition first, or check the namespace")]
@@ -137,6 +139,7 @@ impl From<SealError> for PublishError {
 
 /// Why waiting for a task gave no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WaitError {
     /// The task ended without a result.
     #[error("{0}")]

@@ -20,6 +20,7 @@ use crate::tasks::{MissingState, Tasks};
 /// Its `Debug` is the sentence with its causes: that is what a `main` which returns it
 /// prints.
 #[derive(thiserror::Error)]
+#[non_exhaustive]
 pub enum ServeError {
     /// The environment.
     #[error(transparent)]

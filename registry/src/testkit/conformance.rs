@@ -1,4 +1,4 @@
-//! What any [`Backend`] owes, as one table of named checks.
+//! What any [`Backend`](crate::backend::Backend) owes, as one table of named checks.
 //!
 //! Each check works under a prefix of its own, so that all of them may run on one
 //! store, and says in one sentence what was not as promised.
