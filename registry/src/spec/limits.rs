@@ -70,7 +70,7 @@ impl Pace {
     pub fn of(tasks: u32, per: Duration) -> Self {
         let tasks = tasks.max(1);
         let longest = Self::WHOLE.max(per / 60);
-        let fits = |parts: &u32| tasks % parts == 0 && part(per, *parts) <= longest;
+        let fits = |parts: &u32| tasks.is_multiple_of(*parts) && part(per, *parts) <= longest;
         let least = (per.as_nanos().div_ceil(longest.as_nanos())).max(1);
         let least = u32::try_from(least).unwrap_or(u32::MAX).min(tasks);
         let parts = (least..=tasks.min(least.saturating_mul(8))).find(fits).unwrap_or(tasks);

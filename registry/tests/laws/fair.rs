@@ -88,7 +88,7 @@ impl Fair {
     /// How many tasks of a key run, seen or not.
     fn running(&self, id: &DefinitionId, definition: &Definition, lane: &LaneKey) -> usize {
         let unseen = self.sent.iter().filter(|(def, _, of)| def == id && of == lane).count();
-        definition.lanes().get(lane).map_or(0, |lane| lane.held()) + unseen
+        definition.lanes().get(lane).map_or(0, bellows_registry::view::Lane::held) + unseen
     }
 
     /// While a key waits that no limit holds back, no other has more than two turns.

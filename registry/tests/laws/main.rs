@@ -12,8 +12,9 @@ mod table;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bellows_registry::clock;
 use bellows_registry::key::Key;
 use leader::{Seen, Sim};
 
@@ -26,7 +27,7 @@ const HISTORIES: u64 = if cfg!(debug_assertions) { 40 } else { 3_600 };
 
 #[test]
 fn no_random_history_breaks_a_law_or_a_limit() {
-    let (began, next) = (Instant::now(), AtomicU64::new(0));
+    let (began, next) = (clock::instant(), AtomicU64::new(0));
     let histories = || {
         let mut seen = Seen::default();
         loop {
