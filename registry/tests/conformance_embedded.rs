@@ -208,12 +208,20 @@ async fn a_file_of_a_later_format_is_refused_and_left_as_it_is() {
     assert!(refused.to_string().contains("its format is 2, not 1"), "{refused}");
 }
 
-/// Fills a file and closes it properly.
+/// Fills a file and closes it properly: the end of its own runtime waits for the thread
+/// that writes, which may close the file last.
 async fn filled(path: &Path) {
-    let backend = open(path).await;
-    for n in 0..200 {
-        put(&backend, &format!("k{n}"), &"value".repeat(50), PutLease::None).await;
-    }
+    let path = path.to_owned();
+    let fill = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let backend = open(&path).await;
+            for n in 0..200 {
+                put(&backend, &format!("k{n}"), &"value".repeat(50), PutLease::None).await;
+            }
+        });
+    };
+    tokio::task::spawn_blocking(fill).await.unwrap();
 }
 
 #[tokio::test]
@@ -230,8 +238,9 @@ async fn a_damaged_file_is_refused_with_a_clear_error() {
         let mut damaged = sound.clone();
         let at = page * 4096 + 2000;
         damaged[at..at + 16].fill(0xAA);
-        std::fs::write(folder.file(), &damaged).unwrap();
-        match EmbeddedBackend::open(folder.file()).await {
+        let file = folder.file().with_extension(page.to_string());
+        std::fs::write(&file, &damaged).unwrap();
+        match EmbeddedBackend::open(&file).await {
             Err(refused) => {
                 assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
                 refusals += 1;
