@@ -226,7 +226,7 @@ mod tests {
             "const ALIASES: &'static [&'static str] = &[\"old\", \"older\"];",
             "1u32 => ::bellows_sdk::upgrade::step(payload, from_v1),",
             "2u32 => ::bellows_sdk::upgrade::step(payload, from_v2),",
-            "_ => ::core::result::Result::Err(::bellows_sdk::upgrade::UpgradeError::NoStep(version)),",
+            "::bellows_sdk::upgrade::UpgradeError::NoStep(version),",
             "::bellows_sdk::TaskSettings::new().blocking()",
         ] {
             assert!(expanded.contains(line), "{line} is missing in:\n{expanded}");
