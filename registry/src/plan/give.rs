@@ -142,6 +142,10 @@ impl<'a> Give<'a> {
 
     /// Lets a lane wait for its turn, unless a limit of its key holds back what is left.
     fn put_back(&mut self, mut lane: Open<'a>) {
+        // What the limits of a key allow last is kept for the task that a worker is kept for.
+        if lane.behind && lane.room.tasks == 1 {
+            return;
+        }
         if lane.room.tasks == 0 {
             if lane.best(&self.within()).is_some() {
                 self.held_back.get_or_insert(lane.room.limit);

@@ -200,7 +200,8 @@ impl Lanes {
     pub(super) fn gave(&mut self, key: &LaneKey) {
         let share = self.share(key);
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        lane.used += 1;
+        // A share that was lowered may be used up already: the turn was at hand all the same.
+        lane.used = lane.used % share + 1;
         if lane.used >= share {
             lane.used = 0;
             self.next_turn += 1;

@@ -145,6 +145,25 @@ fn a_lowered_share_does_not_put_a_key_behind_for_ever() {
 }
 
 #[test]
+fn a_turn_begun_under_a_larger_share_is_counted_the_same_by_a_plan_and_by_the_view() {
+    let mut scene = Scene::new(Mode::Active);
+    let shares = |share| Execution { key_shares: [("a".to_owned(), share)].into(), ..Execution::default() };
+    scene.execution(shares(3));
+    for id in 1..=5 {
+        scene.task(id, keyed("a"));
+        scene.task(id + 10, keyed("b"));
+    }
+    scene.worker(1, 2, WorkerState::Active);
+    let mut assumed = Assumed::default();
+    assert_eq!(scene.send(&mut assumed), [1, 2]);
+    scene.execution(shares(2));
+    scene.worker(2, 1, WorkerState::Active);
+    assert_eq!(scene.send(&mut assumed), [3]);
+    scene.worker(3, 2, WorkerState::Active);
+    assert_eq!(scene.send(&mut assumed), [4, 11], "two in a turn, whoever counts");
+}
+
+#[test]
 fn a_key_at_its_limit_holds_up_no_other_and_says_why() {
     let mut scene = Scene::new(Mode::Active);
     scene.limited(None, Some(1));
@@ -264,6 +283,22 @@ fn a_heavy_task_takes_several_slots_of_one_worker_and_lighter_ones_do_not_starve
     scene.end(1);
     scene.end(2);
     assert_eq!(ids(&scene.plan())[0], 3);
+}
+
+#[test]
+fn the_last_place_of_a_key_is_kept_for_its_heavy_task() {
+    let mut scene = Scene::new(Mode::Active);
+    scene.limited(None, Some(1));
+    scene.worker(1, 2, WorkerState::Active);
+    scene.task(1, keyed("b"));
+    let plan = scene.plan();
+    scene.carry_out(&plan);
+    scene.task(2, TaskOptions { key: key("a"), ..heavy(2) });
+    scene.task(3, keyed("a"));
+    scene.worker(2, 1, WorkerState::Active);
+    assert_eq!(ids(&scene.plan()), Vec::<u128>::new(), "its lighter one would take the only place");
+    scene.end(1);
+    assert_eq!(ids(&scene.plan()), [2]);
 }
 
 #[test]
