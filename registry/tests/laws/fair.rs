@@ -35,7 +35,8 @@ fn waiting<'a>(
     let waits = |task: &Task| task.exists() && task.is_readable() && task.assignment().is_none();
     let due = |task: &Task| task.due().is_some_and(|due| due <= now.instant);
     let tasks = definition.tasks().filter(move |(_, task)| waits(task) && due(task));
-    tasks.filter(|(task, _)| !assumed.is_busy(id, *task))
+    let ends = |id: TaskId, task: &Task| definition.request(id).is_some() || task.has_expired(now.instant);
+    tasks.filter(move |(task, known)| !assumed.is_busy(id, *task) && !ends(*task, known))
 }
 
 impl Fair {

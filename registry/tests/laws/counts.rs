@@ -1,0 +1,92 @@
+//! What became of each task, as it is counted here: the records say the same.
+
+use bellows_registry::id::{DefinitionId, TaskId, WorkerId};
+use bellows_registry::key::Key;
+use bellows_registry::plan::Step;
+use bellows_registry::record::{AssignmentRecord, Isolation, ParkedRecord, Tally, WorkerRecord};
+
+use crate::table::Table;
+
+/// What became of a task so far in its present life.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) attempts: u32,
+    pub(crate) losses: u32,
+}
+
+impl Count {
+    fn told(tally: &Tally) -> Self {
+        Self { attempts: tally.attempts, losses: tally.losses }
+    }
+
+    fn one_more_loss(self) -> Self {
+        Self { losses: self.losses + 1, ..self }
+    }
+}
+
+impl Table {
+    /// A step of the assigner was made.
+    pub(crate) fn count(&mut self, def: &DefinitionId, step: &Step) {
+        let task = step.task();
+        let known = self.counts.get(&(def.clone(), task)).copied().unwrap_or_default();
+        let next = match step {
+            Step::Assign { worker, .. } => {
+                self.given_as_counted(def, task, worker, known);
+                known
+            }
+            Step::Lost { .. } | Step::TakeBack { .. } => {
+                let tally: Tally = self.get(&Key::Tally(def.clone(), task)).unwrap();
+                assert_eq!(Count::told(&tally), known.one_more_loss(), "a loss is no attempt");
+                known.one_more_loss()
+            }
+            Step::LostForGood { .. } => {
+                let parked: ParkedRecord = self.get(&Key::Parked(def.clone(), task)).unwrap();
+                assert_eq!(Count::told(&parked.tally), known.one_more_loss(), "a loss is no attempt");
+                assert!(known.losses >= Tally::SUSPECT_LOSSES, "only losses suffered alone park a task");
+                known.one_more_loss()
+            }
+            Step::Replay { .. } => {
+                let tally: Tally = self.get(&Key::Tally(def.clone(), task)).unwrap();
+                assert_eq!(Count::told(&tally), Count::default(), "a life begins anew");
+                Count::default()
+            }
+            _ => known,
+        };
+        self.counts.insert((def.clone(), task), next);
+        self.seen.note(name(step));
+    }
+
+    fn given_as_counted(&self, def: &DefinitionId, task: TaskId, worker: &WorkerId, known: Count) {
+        let beside: Vec<(TaskId, AssignmentRecord)> = self
+            .standing
+            .iter()
+            .filter(|at| at.worker == *worker)
+            .map(|at| (at.task, self.get(&at.key()).unwrap()))
+            .collect();
+        let (_, record) = beside.iter().find(|(of, _)| *of == task).unwrap();
+        assert_eq!(Count::told(&record.tally), known, "a loss is no attempt, and an attempt no loss");
+        assert_eq!(record.number, known.attempts + 1);
+        let kept = self.has(&Key::Checkpoint(def.clone(), task));
+        assert_eq!(record.has_checkpoint, kept, "an attempt begins from what the last one kept");
+        let slots: usize = beside.iter().map(|(_, record)| record.options.weight.slots()).sum();
+        let worker: WorkerRecord = self.get(&Key::Worker(def.clone(), worker.clone())).unwrap();
+        assert!(slots <= worker.slots as usize, "{slots} of {} slots are taken", worker.slots);
+        let alone = beside.iter().any(|(_, record)| record.isolation == Isolation::Alone);
+        assert!(!alone || beside.len() == 1, "a suspect task does not have its worker to itself");
+    }
+}
+
+fn name(step: &Step) -> &'static str {
+    match step {
+        Step::Assign { .. } => "assigned",
+        Step::Lost { .. } => "lost",
+        Step::LostForGood { .. } => "lost for good",
+        Step::TakeBack { .. } => "taken back",
+        Step::Cancel { .. } => "cancelled",
+        Step::FlagCancel { .. } => "told to cancel",
+        Step::DropRequest { .. } => "requests dropped",
+        Step::Expire { .. } => "expired",
+        Step::Replay { .. } => "replayed",
+        Step::Purge { .. } => "purged",
+    }
+}
