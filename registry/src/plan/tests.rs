@@ -1,4 +1,4 @@
-//! Tables for the planner; the property tests are in `tests/laws.rs`.
+//! Tables for the planner; the property tests are in `tests/laws`.
 
 mod asked;
 mod turns;

@@ -60,7 +60,7 @@ impl Table {
             self.end(&attempt);
         } else if self.is_alive(&worker) {
             // What has lost a worker is likely to lose the next one.
-            let kills = attempt.record.tally.losses > 0 && self.below(4) > 0;
+            let kills = attempt.record.tally.losses > 0 && self.below(6) > 0;
             if kills { self.remove(&worker) } else { self.end(&attempt) }
         }
     }

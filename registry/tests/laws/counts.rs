@@ -3,7 +3,9 @@
 use bellows_registry::id::{DefinitionId, TaskId, WorkerId};
 use bellows_registry::key::Key;
 use bellows_registry::plan::Step;
-use bellows_registry::record::{AssignmentRecord, Isolation, ParkedRecord, Tally, WorkerRecord};
+use bellows_registry::record::{
+    AssignmentRecord, Isolation, ParkedRecord, PolicyRecord, Tally, WorkerRecord,
+};
 
 use crate::table::Table;
 
@@ -11,16 +13,24 @@ use crate::table::Table;
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) attempts: u32,
-    pub(crate) losses: u32,
+    losses: u32,
+    /// Those of them that it suffered alone.
+    alone: u32,
 }
 
 impl Count {
     fn told(tally: &Tally) -> Self {
-        Self { attempts: tally.attempts, losses: tally.losses }
+        Self { attempts: tally.attempts, losses: tally.losses, alone: tally.losses_alone }
     }
 
-    fn one_more_loss(self) -> Self {
+    fn taken_back(self) -> Self {
         Self { losses: self.losses + 1, ..self }
+    }
+
+    /// Who has lost two workers has the next one to itself.
+    fn worker_lost(self) -> Self {
+        let alone = u32::from(self.losses >= Tally::SUSPECT_LOSSES);
+        Self { losses: self.losses + 1, alone: self.alone + alone, ..self }
     }
 }
 
@@ -34,26 +44,29 @@ impl Table {
                 self.given_as_counted(def, task, worker, known);
                 known
             }
-            Step::Lost { .. } | Step::TakeBack { .. } => {
-                let tally: Tally = self.get(&Key::Tally(def.clone(), task)).unwrap();
-                assert_eq!(Count::told(&tally), known.one_more_loss(), "a loss is no attempt");
-                known.one_more_loss()
-            }
-            Step::LostForGood { .. } => {
-                let parked: ParkedRecord = self.get(&Key::Parked(def.clone(), task)).unwrap();
-                assert_eq!(Count::told(&parked.tally), known.one_more_loss(), "a loss is no attempt");
-                assert!(known.losses >= Tally::SUSPECT_LOSSES, "only losses suffered alone park a task");
-                known.one_more_loss()
-            }
-            Step::Replay { .. } => {
-                let tally: Tally = self.get(&Key::Tally(def.clone(), task)).unwrap();
-                assert_eq!(Count::told(&tally), Count::default(), "a life begins anew");
-                Count::default()
-            }
+            Step::Lost { .. } => self.told_as(def, task, known.worker_lost()),
+            Step::TakeBack { .. } => self.told_as(def, task, known.taken_back()),
+            Step::Replay { .. } => self.told_as(def, task, Count::default()),
+            Step::LostForGood { .. } => self.parked_as(def, task, known.worker_lost()),
             _ => known,
         };
         self.counts.insert((def.clone(), task), next);
         self.seen.note(name(step));
+    }
+
+    fn told_as(&self, def: &DefinitionId, task: TaskId, count: Count) -> Count {
+        let tally: Tally = self.get(&Key::Tally(def.clone(), task)).unwrap();
+        assert_eq!(Count::told(&tally), count, "a loss is no attempt, and a life begins anew");
+        count
+    }
+
+    fn parked_as(&self, def: &DefinitionId, task: TaskId, count: Count) -> Count {
+        let parked: ParkedRecord = self.get(&Key::Parked(def.clone(), task)).unwrap();
+        assert_eq!(Count::told(&parked.tally), count, "a loss is no attempt");
+        let policy: PolicyRecord = self.get(&Key::Policy(def.clone())).unwrap();
+        let enough = count.alone >= policy.policy.execution.max_disruptions;
+        assert!(enough, "only losses suffered alone park a task: {count:?}");
+        count
     }
 
     fn given_as_counted(&self, def: &DefinitionId, task: TaskId, worker: &WorkerId, known: Count) {
@@ -78,7 +91,7 @@ impl Table {
 
 fn name(step: &Step) -> &'static str {
     match step {
-        Step::Assign { .. } => "assigned",
+        Step::Assign { .. } => "given",
         Step::Lost { .. } => "lost",
         Step::LostForGood { .. } => "lost for good",
         Step::TakeBack { .. } => "taken back",

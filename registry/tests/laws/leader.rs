@@ -9,7 +9,6 @@ use bellows_registry::txn::Move;
 use bellows_registry::view::View;
 
 use crate::fair::Fair;
-use crate::seen::Seen;
 use crate::table::Table;
 
 /// A request under way.
@@ -44,12 +43,6 @@ impl Sim {
             plan: Plan::default(),
             table,
         }
-    }
-
-    pub(crate) fn seen(&self) -> Seen {
-        let mut seen = self.table.seen.clone();
-        seen.add("given", self.table.given());
-        seen
     }
 
     pub(crate) fn waiting(&self) -> Vec<Waiting> {

@@ -53,7 +53,7 @@ fn no_random_history_breaks_a_law_or_a_limit() {
                     sim.table.judge();
                 }
             }
-            seen.merge(&sim.seen());
+            seen.merge(&sim.table.seen);
         }
     };
     let seen = std::thread::scope(|scope| {

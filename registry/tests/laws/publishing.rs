@@ -46,7 +46,7 @@ impl Table {
             concurrency_limit: total.or(per_key).map(|_| ConcurrencyLimit { total, per_key }),
             rate_limit: rate_limit.map(|_| RateLimit { tasks, per_key: of_key, per }),
             key_shares: key_shares.into_iter().collect(),
-            max_disruptions: 1,
+            max_disruptions: 1 + u32::from(self.below(4) == 0),
             ..Execution::default()
         }
     }

@@ -179,11 +179,8 @@ impl Table {
         let entries: Vec<Entry> = self.entries.values().cloned().collect();
         assert_eq!(check::registry(&self.space, &entries), []);
         assert_eq!(self.limits.violations(), []);
+        assert_eq!(self.limits.given(), self.seen.times("given"));
         assert_eq!(self.history.violations(), []);
         assert_eq!(self.history.lost(), []);
-    }
-
-    pub(crate) fn given(&self) -> u64 {
-        self.limits.given()
     }
 }
