@@ -9,30 +9,51 @@ use bellows_registry::txn;
 use crate::table::Table;
 
 impl Table {
-    /// Somebody asks something of a task, or of one that there is not.
+    /// Somebody asks something of a task, of one that has ended, or of one that there is not.
     pub(crate) fn ask(&mut self) {
-        let (ask, about) = match self.below(3) {
-            0 => (Ask::Cancel, self.keys(|key| matches!(key, Key::Assignment(..)))),
-            1 => (Ask::Cancel, self.keys(|key| matches!(key, Key::Task(..)))),
-            _ => {
-                let ask = self.pick(&[Ask::Replay, Ask::Replay, Ask::Purge]).unwrap();
-                (ask, self.keys(|key| matches!(key, Key::Parked(..))))
-            }
-        };
-        let Some(Key::Assignment(def, _, task, _) | Key::Task(def, task) | Key::Parked(def, task)) =
-            self.pick(&about)
+        let where_it_is = self.below(4);
+        let about = self.keys(|key| match key {
+            Key::Assignment(..) => where_it_is == 0,
+            Key::Task(..) => where_it_is == 1,
+            Key::Parked(..) => where_it_is == 2,
+            Key::Outcome(..) => where_it_is == 3 && self.below(8) == 0,
+            _ => false,
+        });
+        let Some(
+            Key::Assignment(def, _, task, _)
+            | Key::Task(def, task)
+            | Key::Parked(def, task)
+            | Key::Outcome(def, _, task),
+        ) = self.pick(&about)
         else {
             return;
         };
-        let record = RequestRecord { ask, asked: self.now.wall };
+        let asks = match where_it_is {
+            0 | 1 => [Ask::Cancel; 3],
+            2 => [Ask::Replay, Ask::Replay, Ask::Purge],
+            _ => [Ask::Cancel, Ask::Replay, Ask::Purge],
+        };
+        let record = RequestRecord { ask: self.pick(&asks).unwrap(), asked: self.now.wall };
         if self.below(8) == 0 {
             self.write(&Key::Request(def, self.dice.task_id()), record.encode());
-            return;
+        } else {
+            self.ask_properly(&def, task, &record);
         }
+    }
+
+    fn ask_properly(&mut self, def: &DefinitionId, task: TaskId, record: &RequestRecord) {
         let occupied = self.has(&Key::Request(def.clone(), task));
-        let taken = self.commit(&txn::ask(&self.space, &def, task, &record));
-        assert_eq!(taken, !occupied, "one request a task at a time");
-        self.seen.note(if taken { "asked" } else { "asked beside another" });
+        let there = match record.ask {
+            Ask::Cancel => self.has(&Key::Task(def.clone(), task)),
+            Ask::Replay | Ask::Purge => self.has(&Key::Parked(def.clone(), task)),
+        };
+        let taken = self.commit(&txn::ask(&self.space, def, task, record));
+        assert_eq!(taken, there && !occupied, "there is something to act on, and one request at a time");
+        self.seen.note(match (taken, occupied) {
+            (true, _) => "asked",
+            (false, true) => "asked beside another",
+            (false, false) => "asked of what has ended",
+        });
     }
 
     fn asked(&self, def: &DefinitionId, task: TaskId) -> Option<Ask> {
@@ -40,8 +61,7 @@ impl Table {
         request.map(|request| request.ask)
     }
 
-    /// Whether the registry, and not only a view of it, says that a step about a task that
-    /// somebody asks something of, or that waited too long, is right.
+    /// Whether the registry, and not only a view of it, says that it is time for a step.
     pub(crate) fn is_due(&self, def: &DefinitionId, step: &Step) -> bool {
         let task = step.task();
         let (waiting, parked) = (Key::Task(def.clone(), task), Key::Parked(def.clone(), task));

@@ -4,7 +4,7 @@ use bellows_registry::id::{DefinitionId, TaskId, WorkerId};
 use bellows_registry::key::Key;
 use bellows_registry::plan::Step;
 use bellows_registry::record::{
-    AssignmentRecord, Isolation, ParkedRecord, PolicyRecord, Tally, WorkerRecord,
+    AssignmentRecord, Isolation, ParkedRecord, PolicyRecord, Tally, WorkerRecord, WorkerState,
 };
 
 use crate::table::Table;
@@ -82,7 +82,9 @@ impl Table {
         let kept = self.has(&Key::Checkpoint(def.clone(), task));
         assert_eq!(record.has_checkpoint, kept, "an attempt begins from what the last one kept");
         let slots: usize = beside.iter().map(|(_, record)| record.options.weight.slots()).sum();
-        let worker: WorkerRecord = self.get(&Key::Worker(def.clone(), worker.clone())).unwrap();
+        let worker: Option<WorkerRecord> = self.get(&Key::Worker(def.clone(), worker.clone()));
+        let worker = worker.expect("tasks are given to living workers");
+        assert_eq!(worker.state, WorkerState::Active, "given to a worker that takes nothing");
         assert!(slots <= worker.slots as usize, "{slots} of {} slots are taken", worker.slots);
         let alone = beside.iter().any(|(_, record)| record.isolation == Isolation::Alone);
         assert!(!alone || beside.len() == 1, "a suspect task does not have its worker to itself");

@@ -20,6 +20,7 @@ const EXPECTED: &[(&str, u64)] = &[
     ("parked", 100),
     ("asked", 500),
     ("asked beside another", 30),
+    ("asked of what has ended", 60),
     ("requests dropped", 100),
     ("cancelled", 300),
     ("told to cancel", 10),
