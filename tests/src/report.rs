@@ -18,8 +18,12 @@ pub struct Report {
     pub published: usize,
     /// Tasks that succeeded.
     pub succeeded: usize,
-    /// Tasks that ended otherwise: the broken photograph.
+    /// Tasks that were given up: the broken photograph.
     pub failed: usize,
+    /// Tasks that were cancelled while they ran.
+    pub cancelled: usize,
+    /// Tasks that had been given up, and were run again.
+    pub replayed: usize,
     /// Tasks published that neither ended nor wait.
     pub lost: usize,
     /// Tasks with more than one terminal record.

@@ -56,6 +56,15 @@ impl Scene {
         shell::apply(&manifests::publisher(&format!("wait-{wave}"), &arguments)).await.map(drop)
     }
 
+    /// Starts a process that asks something of the saved refs of a wave; answers its pod.
+    pub async fn ask(&self, verb: &str, wave: &str) -> Result<String> {
+        let arguments = [verb, "--refs", &format!("{MOUNT}/refs/{wave}.jsonl")];
+        let pod = format!("{verb}-{wave}");
+        narrate::say(format!("$ kubectl run {pod} … -- thumbnails {}", arguments.join(" ")));
+        shell::apply(&manifests::publisher(&pod, &arguments)).await?;
+        Ok(pod)
+    }
+
     /// Publishes a wave at 0 replicas and watches the way up: answers the values that
     /// replicas took until all of the wave was published.
     pub async fn publish_from_zero(&mut self, wave: &str, more: &[&str]) -> Result<Vec<i32>> {

@@ -73,6 +73,22 @@ impl Late {
     }
 }
 
+/// A photograph whose end is missing, until it is mended.
+#[derive(Debug)]
+pub struct Broken {
+    place: PathBuf,
+    whole: PathBuf,
+}
+
+impl Broken {
+    /// Puts the whole photograph in its place.
+    pub fn mend(self) -> Result<()> {
+        std::fs::copy(&self.whole, &self.place)
+            .with_context(|| format!("copying {}", self.whole.display()))
+            .map(drop)
+    }
+}
+
 impl Volume {
     /// An empty volume with photographs laid out in waves: `first` (the broken one is
     /// among them), `second`, and the small ones `third` to `fifth`.
@@ -120,9 +136,21 @@ impl Volume {
         let pipe = folder.join("late.jpg");
         let made = std::process::Command::new("mkfifo").args(["-m", "666"]).arg(&pipe).status();
         anyhow::ensure!(made.context("mkfifo")?.success(), "mkfifo did not make {}", pipe.display());
-        let photo = self.root.join("photos/third");
-        let photo = photos::list(&photo)?.into_iter().next().context("a photograph")?;
-        Ok(Late { pipe, photo })
+        Ok(Late { pipe, photo: self.any_photo()? })
+    }
+
+    /// A wave of one photograph that is cut off.
+    pub fn lay_out_broken(&self, wave: &str) -> Result<Broken> {
+        let folder = self.root.join("photos").join(wave);
+        std::fs::create_dir_all(&folder)?;
+        let broken = self.root.join("photos/first").join(photos::BROKEN);
+        let place = folder.join("cut-off.jpg");
+        std::fs::copy(&broken, &place).with_context(|| format!("copying {}", broken.display()))?;
+        Ok(Broken { place, whole: self.any_photo()? })
+    }
+
+    fn any_photo(&self) -> Result<PathBuf> {
+        photos::list(&self.root.join("photos/third"))?.into_iter().next().context("a photograph")
     }
 
     /// How many photographs a wave has.

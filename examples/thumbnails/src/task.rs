@@ -1,4 +1,4 @@
-//! What travels: the payload of a task and its result. The definition that ties them
+//! What travels: the payload of a task, its progress and its result. The definition that ties them
 //! together is the function [`thumbnails`](crate::worker::thumbnails()).
 
 use bellows_sdk::prelude::*;
@@ -25,4 +25,26 @@ pub struct Thumbnail {
     pub bytes: u64,
     /// The SHA-256 of the file, in hexadecimal.
     pub sha256: String,
+}
+
+/// The progress: what an attempt is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// The photograph is read from the volume.
+    Reading,
+    /// It is made smaller.
+    Shrinking,
+    /// The thumbnail is written.
+    Writing,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reading => "reading",
+            Self::Shrinking => "shrinking",
+            Self::Writing => "writing",
+        })
+    }
 }

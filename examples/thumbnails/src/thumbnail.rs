@@ -12,7 +12,7 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use sha2::{Digest, Sha256};
 
-use crate::task::{Request, Thumbnail};
+use crate::task::{Request, Step, Thumbnail};
 
 /// The folder, below the volume's root, that thumbnails are written to.
 pub const OUTPUT: &str = "thumbnails";
@@ -69,13 +69,22 @@ impl ThumbnailError {
 ///
 /// `attempt` names the temporary file, so that two attempts of one task, should they
 /// overlap, do not write into each other's file. Running it again gives the same file.
-pub fn make(volume: &Path, request: &Request, attempt: &str) -> Result<Thumbnail, ThumbnailError> {
+/// `report` is told what is being done.
+pub fn make(
+    volume: &Path,
+    request: &Request,
+    attempt: &str,
+    report: impl Fn(Step),
+) -> Result<Thumbnail, ThumbnailError> {
     if !(1..=MAX_WIDTH).contains(&request.width) {
         return Err(ThumbnailError::Width(request.width));
     }
+    report(Step::Reading);
     let input = inside(volume, &request.path)?;
     let photo = decode(&input, &request.path)?;
+    report(Step::Shrinking);
     let small = shrink(photo, request.width);
+    report(Step::Writing);
     let bytes = encode(&small, &request.path)?;
     let path = format!("{OUTPUT}/{}/{}.jpg", request.width, request.path);
     write_atomically(&volume.join(&path), &bytes, attempt)?;

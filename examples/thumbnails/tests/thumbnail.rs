@@ -1,8 +1,9 @@
 //! The work without Bellows: real encodings, broken ones, and paths that try to leave.
 
+use std::cell::RefCell;
 use std::path::Path;
 
-use bellows_example_thumbnails::task::Request;
+use bellows_example_thumbnails::task::{Request, Step};
 use bellows_example_thumbnails::thumbnail::{ThumbnailError, make};
 use image::{DynamicImage, ImageFormat, RgbImage};
 
@@ -21,7 +22,7 @@ fn request(path: &str, width: u32) -> Request {
 }
 
 fn refused(volume: &Path, path: &str, width: u32) -> ThumbnailError {
-    make(volume, &request(path, width), "1").expect_err(path)
+    make(volume, &request(path, width), "1", |_| ()).expect_err(path)
 }
 
 #[test]
@@ -29,7 +30,7 @@ fn a_thumbnail_keeps_the_proportions_and_opens_as_an_image() {
     let volume = volume();
     for (name, format) in [("photos/a.jpg", ImageFormat::Jpeg), ("photos/b.png", ImageFormat::Png)] {
         picture().save_with_format(volume.path().join(name), format).unwrap();
-        let made = make(volume.path(), &request(name, 160), "1").unwrap();
+        let made = make(volume.path(), &request(name, 160), "1", |_| ()).unwrap();
         assert_eq!((made.width, made.height), (160, 120));
         assert_eq!(made.path, format!("thumbnails/160/{name}.jpg"));
         let written = volume.path().join(&made.path);
@@ -43,18 +44,27 @@ fn a_thumbnail_keeps_the_proportions_and_opens_as_an_image() {
 fn running_it_again_gives_the_same_file_and_leaves_nothing_beside_it() {
     let volume = volume();
     picture().save(volume.path().join("photos/a.jpg")).unwrap();
-    let first = make(volume.path(), &request("photos/a.jpg", 100), "1").unwrap();
-    let second = make(volume.path(), &request("photos/a.jpg", 100), "2").unwrap();
+    let first = make(volume.path(), &request("photos/a.jpg", 100), "1", |_| ()).unwrap();
+    let second = make(volume.path(), &request("photos/a.jpg", 100), "2", |_| ()).unwrap();
     assert_eq!(first, second);
     let files = std::fs::read_dir(volume.path().join("thumbnails/100/photos")).unwrap().count();
     assert_eq!(files, 1);
 }
 
 #[test]
+fn it_says_what_it_is_busy_with() {
+    let volume = volume();
+    picture().save(volume.path().join("photos/a.jpg")).unwrap();
+    let told = RefCell::new(Vec::new());
+    make(volume.path(), &request("photos/a.jpg", 100), "1", |step| told.borrow_mut().push(step)).unwrap();
+    assert_eq!(told.into_inner(), [Step::Reading, Step::Shrinking, Step::Writing]);
+}
+
+#[test]
 fn a_small_photograph_is_not_blown_up() {
     let volume = volume();
     picture().save(volume.path().join("photos/a.png")).unwrap();
-    let made = make(volume.path(), &request("photos/a.png", 2000), "1").unwrap();
+    let made = make(volume.path(), &request("photos/a.png", 2000), "1", |_| ()).unwrap();
     assert_eq!((made.width, made.height), (640, 480));
 }
 

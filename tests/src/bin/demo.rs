@@ -12,7 +12,7 @@ use bellows_tests::cluster::Cluster;
 use bellows_tests::names::TARGET;
 use bellows_tests::report::Report;
 use bellows_tests::scene::{Scene, root};
-use bellows_tests::story::{faults, install, lifecycle, quiet, results, work};
+use bellows_tests::story::{asking, faults, install, lifecycle, quiet, results, work};
 use bellows_tests::{narrate, photos, verdict};
 
 #[tokio::main]
@@ -82,6 +82,8 @@ async fn tell(told: &mut Told) -> Result<Report> {
     chapter!(told, "A busy worker is killed", "12 s", faults::kill_worker(&mut scene));
     chapter!(told, "The operator's leader is deleted", "5 s", faults::delete_leader(&mut scene));
     chapter!(told, "All results are there", "20 s", results::collect(&mut scene));
+    chapter!(told, "A running task is followed, and cancelled", "6 s", asking::follow_and_cancel(&scene));
+    chapter!(told, "A task that gave up is replayed", "6 s", asking::mend_and_replay(&scene));
     chapter!(told, "Back to nothing", "10 s", quiet::back_to_zero(&scene));
     chapter!(told, "Idle costs nothing", "30 s", quiet::idle(&mut scene));
     chapter!(told, "Helm upgrades Bellows", "35 s", lifecycle::upgrade(&mut scene));
@@ -91,7 +93,10 @@ async fn tell(told: &mut Told) -> Result<Report> {
         "35 s",
         lifecycle::reinstall(&mut scene)
     );
-    chapter!(told, "The balance", "0 s", async { results::balance(&mut scene) });
+    chapter!(told, "The balance", "1 s", async {
+        install::weigh(&mut scene).await?;
+        results::balance(&mut scene)
+    });
     Ok(scene.report)
 }
 
@@ -104,11 +109,12 @@ fn finish(mut report: Report, chapters: Vec<(String, f64)>, wall: f64) -> Result
     report.chapters_s = chapters;
     report.save(&root().join(TARGET).join("demo.json")).map_err(|error| (error, "the report"))?;
     Ok(format!(
-        "{} tasks, {} succeeded, {} failed on purpose, none lost; publish to replicas {:.0} ms, killed worker \
+        "{} tasks, {} succeeded, {} failed on purpose, {} cancelled, none lost; publish to replicas {:.0} ms, killed worker \
          recovered in {:.1} s, next leader in {:.1} s; {:.0} s in all",
         report.published,
         report.succeeded,
         report.failed,
+        report.cancelled,
         report.publish_to_replicas_ms,
         report.kill_recovery_s,
         report.operator_failover_s,

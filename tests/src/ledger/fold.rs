@@ -58,8 +58,10 @@ pub struct Book {
     pub open: BTreeSet<TaskId>,
     /// The workers that are alive.
     pub workers: BTreeSet<WorkerId>,
-    /// Every terminal record.
+    /// Every terminal record that stands.
     pub settled: BTreeMap<TaskId, Settled>,
+    /// How many tasks were given up and began another life.
+    pub replayed: usize,
     /// Every term.
     pub terms: Vec<Leading>,
 }
@@ -90,6 +92,8 @@ impl Book {
         match key {
             Key::Task(_, task) => {
                 self.published.entry(task).or_insert(now);
+                // Nothing but a replay puts a task that has ended; its record goes with it.
+                self.replayed += usize::from(self.settled.remove(&task).is_some());
                 self.open.insert(task);
             }
             Key::Assignment(_, worker, task, attempt) => {

@@ -1,5 +1,6 @@
 //! Helm installs Bellows; a TaskDefinition makes a Deployment of 0.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -88,19 +89,40 @@ async fn leave_no_trace() {
 
 async fn describe(client: &Client, report: &mut Report) -> Result<()> {
     report.kubernetes_version = client.apiserver_version().await?.git_version;
-    let nodes = Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await?.items;
-    report.nodes = nodes.len();
-    let images = nodes.into_iter().filter_map(|node| node.status).flat_map(|s| s.images.unwrap_or_default());
-    for image in images {
-        let names = image.names.unwrap_or_default();
-        let ours = names
-            .into_iter()
-            .find(|name| (name.contains("bellows") || name.contains("etcd")) && !name.contains('@'));
-        if let (Some(name), Some(bytes)) = (ours, image.size_bytes) {
-            report.image_mb.insert(name, bytes as f64 / 1e6);
-        }
-    }
+    report.nodes = nodes(client).await?.len();
     let crd = root().join("crds/bellows.dev_taskdefinitions.yaml");
     report.crd_bytes = std::fs::metadata(&crd).with_context(|| format!("reading {}", crd.display()))?.len();
     Ok(())
+}
+
+/// The sizes of the images, once the nodes tell them: a kubelet looks every few minutes, and
+/// when its list of images has changed.
+pub async fn weigh(scene: &mut Scene) -> Result<()> {
+    let client = scene.client.clone();
+    let sizes = wait::until("the nodes tell the images' sizes", Duration::from_secs(60), || async {
+        let sizes = sizes(nodes(&client).await?);
+        anyhow::ensure!(sizes.len() >= 3, "they tell {sizes:?}");
+        Ok(Some(sizes))
+    });
+    scene.report.image_mb = sizes.await?;
+    for (image, megabytes) in &scene.report.image_mb {
+        check(&format!("{image} is below 40 MB"), *megabytes < 40.0, format!("it has {megabytes:.1} MB"))?;
+    }
+    Ok(())
+}
+
+fn sizes(nodes: Vec<Node>) -> BTreeMap<String, f64> {
+    let images = nodes.into_iter().filter_map(|node| node.status).flat_map(|s| s.images.unwrap_or_default());
+    let ours = images.filter_map(|image| {
+        let name = image
+            .names?
+            .into_iter()
+            .find(|name| (name.contains("bellows") || name.contains("etcd")) && !name.contains('@'))?;
+        Some((name, image.size_bytes? as f64 / 1e6))
+    });
+    ours.collect()
+}
+
+async fn nodes(client: &Client) -> Result<Vec<Node>> {
+    Ok(Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await?.items)
 }

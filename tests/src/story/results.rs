@@ -74,15 +74,22 @@ pub fn balance(scene: &mut Scene) -> Result<()> {
     scene.ledger.read(|book| {
         report.published = book.published.len();
         report.succeeded = book.ended(Ended::Succeeded);
-        report.failed = book.settled.len() - report.succeeded;
+        report.cancelled = book.ended(Ended::Cancelled);
+        report.failed = book.settled.len() - report.succeeded - report.cancelled;
+        report.replayed = book.replayed;
         report.lost = book.lost();
         report.settled_twice = book.settled_twice();
         report.attempts_charged_to_infrastructure = book.charged_to_infrastructure();
     })?;
     report.replicas_path = scene.replicas.path()?;
-    let counts =
-        format!("{} published, {} succeeded, {} failed", report.published, report.succeeded, report.failed);
-    check("every task ended", report.published == report.succeeded + report.failed, &counts)?;
+    let counts = format!(
+        "{} published, {} succeeded, {} failed, {} cancelled, {} replayed",
+        report.published, report.succeeded, report.failed, report.cancelled, report.replayed
+    );
+    let ended = report.succeeded + report.failed + report.cancelled;
+    check("every task ended", report.published == ended, &counts)?;
+    let asked = report.cancelled == 1 && report.replayed == 1;
+    check("one was cancelled, one replayed", asked, &counts)?;
     check("one task failed: the broken photograph", report.failed == 1, &counts)?;
     check("no task was lost", report.lost == 0, format!("{} were", report.lost))?;
     check("no task was settled twice", report.settled_twice == 0, format!("{} were", report.settled_twice))?;

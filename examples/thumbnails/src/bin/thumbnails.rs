@@ -1,15 +1,16 @@
 //! The publisher: `publish` asks for one thumbnail a photograph, `wait` awaits what was
-//! asked for, in this process or in another, now or later.
+//! asked for, in this process or in another, now or later; `watch`, `cancel` and `replay`
+//! do what their names say.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bellows_example_thumbnails::awaiting;
 use bellows_example_thumbnails::refs::{self, RefFile, SavedRef};
 use bellows_example_thumbnails::task::Request;
 use bellows_example_thumbnails::worker::thumbnails;
+use bellows_example_thumbnails::{asking, awaiting};
 use bellows_sdk::prelude::*;
 use clap::{Args, Parser, Subcommand};
 use futures::stream::{self, StreamExt};
@@ -32,6 +33,12 @@ enum Verb {
     Publish(PublishArgs),
     /// Await the tasks of saved refs; ends with 1 if any of them failed.
     Wait(WaitArgs),
+    /// Print what the tasks of saved refs are busy with, until all have ended.
+    Watch(Saved),
+    /// Cancel the tasks of saved refs.
+    Cancel(Saved),
+    /// Run those tasks of saved refs again that were given up.
+    Replay(Saved),
 }
 
 #[derive(Args)]
@@ -60,10 +67,16 @@ struct PublishArgs {
 }
 
 #[derive(Args)]
-struct WaitArgs {
+struct Saved {
     /// The file of saved refs.
     #[arg(long)]
     refs: PathBuf,
+}
+
+#[derive(Args)]
+struct WaitArgs {
+    #[command(flatten)]
+    saved: Saved,
     /// Write what became of each to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -73,7 +86,10 @@ struct WaitArgs {
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Verb::Publish(args) => publish(args).await,
-        Verb::Wait(args) => wait(&args.refs, args.json.as_deref()).await,
+        Verb::Wait(args) => wait(&args.saved.refs, args.json.as_deref()).await,
+        Verb::Watch(saved) => ask(&saved, asking::watch).await,
+        Verb::Cancel(saved) => ask(&saved, asking::cancel).await,
+        Verb::Replay(saved) => ask(&saved, asking::replay).await,
     };
     match done {
         Ok(code) => code,
@@ -121,6 +137,15 @@ async fn wait(refs: &Path, json: Option<&Path>) -> Result<ExitCode> {
     let failed = endings.iter().filter(|ending| ending.error.is_some()).count();
     println!("{} of {} thumbnails are there", endings.len() - failed, endings.len());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask(
+    saved: &Saved,
+    what: impl AsyncFnOnce(&Bellows, Vec<SavedRef>) -> Result<()>,
+) -> Result<ExitCode> {
+    let refs = refs::read(&saved.refs)?;
+    what(&Bellows::from_env().await?, refs).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The photographs of a folder, relative to the volume, by name.

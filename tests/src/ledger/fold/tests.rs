@@ -88,3 +88,17 @@ fn an_attempt_that_no_error_explains_was_charged_to_infrastructure() {
     tally.remember(AttemptError::new(1, WallMillis(0), ErrorKind::Failed, "the volume was away"));
     assert_eq!(book(vec![settled(&record(2, tally), 2)]).charged_to_infrastructure(), 0);
 }
+
+#[test]
+fn a_replay_begins_anew_and_its_end_is_no_second_record() {
+    let parked = OutcomeRecord { ended: Ended::Parked, ..record(1, Tally::default()) };
+    let mut changes = vec![published(), task_gone(), settled(&parked, 2)];
+    changes.push(put(&Key::Task(definition(), TASK), Bytes::new(), 3));
+    let again = book(changes.clone());
+    assert_eq!((again.replayed, again.settled.len(), again.open.len(), again.lost()), (1, 0, 1, 0));
+    changes
+        .push(Change::Delete { key: Keyspace::default().path(&Key::Task(definition(), TASK)), revision: 4 });
+    changes.push(settled(&record(1, Tally::default()), 4));
+    let ended = book(changes);
+    assert_eq!((ended.replayed, ended.settled_twice(), ended.ended(Ended::Succeeded)), (1, 0, 1));
+}
