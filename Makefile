@@ -75,13 +75,12 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
 	rm -rf $(OUT)/behaviours $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
-	cargo test --locked --workspace --exclude bellows-tests --features $(FEATURES)
+	cargo test --locked --workspace --features $(FEATURES)
 	# Two million steps of random histories: optimised, so that they take a minute.
 	cargo test --locked --profile image -p bellows-registry --features testkit --test laws -- --nocapture
-	cargo test --locked -p bellows-tests --lib
 
 test-report: # What the tests of the crates left behind, as one file: target/bellows/behaviours.json
-	@cargo run --quiet --locked -p bellows-tests --bin behaviours
+	@cargo test --quiet --locked --workspace --features $(FEATURES),bellows-tests/report --test report
 
 test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own loaders
 	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
@@ -91,13 +90,14 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 
 test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
 	$(SAY) 'Real pods on a real Kubernetes (usually 4 min)'
-	cargo test --locked -p bellows-tests --no-run
+	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test cluster --test variants)
+	"$${tests[@]}" --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
 	$(TESTBED) up --name $(NAME)-test --nodes 2
 	$(TESTBED) load-image --name $(NAME)-test $(IMAGES)/*.tar
 	export BELLOWS_TESTBED=$(NAME)-test
 	export CARGO_TARGET_$$(echo $(HOST) | tr a-z- A-Z_)_RUNNER="$(abspath $(TESTBED)) run --name $(NAME)-test --"
-	cargo test --locked -p bellows-tests --test '*' -- --test-threads 1
+	"$${tests[@]}" -- --test-threads 1
 
 images: tools ## Build the images the charts name, as archives in target/bellows/images
 	$(SAY) 'Programs for images (usually a few seconds, the first time 7 min)'
@@ -139,7 +139,7 @@ fmt: ## Format the code
 
 lint: setup ## Formatting, clippy and documentation, warnings denied
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --features $(FEATURES) -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features $(FEATURES),bellows-tests/cluster,bellows-tests/report -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps $(PUBLISHED) --features $(FEATURES)
 
 package: setup ## Check that the crates for crates.io can be packaged and built from their packages
