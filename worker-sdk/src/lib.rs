@@ -168,24 +168,3 @@ pub mod prelude {
         WorkerDispatcher, WorkerFactory, tasks,
     };
 }
-
-/// The guide's programs, compiled and run as doc tests.
-#[cfg(doctest)]
-mod guide {
-    #[doc = include_str!("../../docs/guide/tasks-by-attribute.md")]
-    mod tasks_by_attribute {}
-    #[doc = include_str!("../../docs/guide/publishing.md")]
-    mod publishing {}
-    #[doc = include_str!("../../docs/guide/results.md")]
-    mod results {}
-    #[doc = include_str!("../../docs/guide/follow-ups.md")]
-    mod follow_ups {}
-    #[cfg(feature = "embedded")]
-    #[doc = include_str!("../../docs/guide/embedded.md")]
-    mod embedded {}
-    #[cfg(feature = "testing")]
-    #[doc = include_str!("../../docs/guide/testing-your-tasks.md")]
-    mod testing {}
-    #[doc = include_str!("../../docs/guide/scheduling.md")]
-    mod scheduling {}
-}
