@@ -50,7 +50,7 @@
 //! 21. A limit is never exceeded. Everything sent counts, seen or not; what a new leader
 //!     cannot know of a rate counts as used up. What a limit holds back holds up nothing
 //!     else, and nothing that may run waits for ever.
-//! 21. A unique key is held by the one task that names it: taken in the transaction that
+//! 22. A unique key is held by the one task that names it: taken in the transaction that
 //!     publishes it, let go of in the one that ends it, or, for a key held until its task
 //!     has begun, in the one that first assigns it. Until then such a task may be replaced.
 //!

@@ -133,7 +133,7 @@ impl History {
         Some(task)
     }
 
-    /// A unique key passes from one task to another only by being let go of (law 21).
+    /// A unique key passes from one task to another only by being let go of (law 22).
     fn held(&mut self, key: (DefinitionId, [u8; 32]), change: &Change) {
         let Change::Put(entry) = change else {
             self.holders.remove(&key);

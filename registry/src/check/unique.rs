@@ -1,4 +1,4 @@
-//! Law 21: a unique key is held by the one task that names it, as long as it does.
+//! Law 22: a unique key is held by the one task that names it, as long as it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@ use crate::id::{DefinitionId, ResultSlot, TaskId};
 use crate::key::{Key, Keyspace};
 use crate::record::{HolderRecord, Record, TaskRecord};
 
-/// Creates a task (law 9), and takes its unique key if it has one (law 21). Read the
+/// Creates a task (law 9), and takes its unique key if it has one (law 22). Read the
 /// answer with [`Published::of`].
 pub fn publish(space: &Keyspace, def: &DefinitionId, id: TaskId, record: &TaskRecord) -> Move {
     let task = Key::Task(def.clone(), id);
