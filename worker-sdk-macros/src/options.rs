@@ -1,13 +1,16 @@
 //! The words in the brackets of `#[task(…)]`: one table of what may be written, and every
 //! mistake told where it stands.
 
+mod words;
+
 use proc_macro2::{Ident, Span, TokenStream};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Path, Token};
+use syn::{Error, Expr, ExprLit, Lit, Meta, Path, Token};
 
 use crate::values;
+use words::{aliases, bool, explained, nameless, once, path, text, unknown, upgrades, value_of, word_of};
 
 /// What the attribute says.
 pub(crate) struct Options {
@@ -306,106 +309,4 @@ impl Kind {
             }
         }
     }
-}
-
-fn bool(meta: &Meta) -> Result<bool, Error> {
-    match meta {
-        Meta::Path(_) => Ok(true),
-        Meta::NameValue(pair) => match &pair.value {
-            Expr::Lit(ExprLit { lit: Lit::Bool(value), .. }) => Ok(value.value),
-            other => Err(Error::new_spanned(other, "`blocking` is `true` or `false`")),
-        },
-        Meta::List(_) => Err(Error::new_spanned(meta, "`blocking` takes a value: write `blocking = true`")),
-    }
-}
-
-fn upgrades(meta: &Meta) -> Result<Vec<Path>, Error> {
-    let example = "`upgrade` names functions, oldest first: write `upgrade(from_v1, from_v2)`";
-    let Meta::List(list) = meta else { return Err(Error::new_spanned(meta, example)) };
-    let steps = list
-        .parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated)
-        .map_err(|error| Error::new(error.span(), example))?;
-    if steps.is_empty() { Err(Error::new_spanned(meta, example)) } else { Ok(steps.into_iter().collect()) }
-}
-
-fn aliases(meta: &Meta) -> Result<Vec<String>, Error> {
-    let names: Vec<LitStr> = match meta {
-        Meta::NameValue(pair) => vec![text(&pair.value, "a name is a text", "old-name")?.clone()],
-        Meta::List(list) => {
-            list.parse_args_with(Punctuated::<LitStr, Token![,]>::parse_terminated)?.into_iter().collect()
-        }
-        Meta::Path(_) => {
-            return Err(Error::new_spanned(meta, "`alias` takes a name: write `alias = \"old-name\"`"));
-        }
-    };
-    for name in &names {
-        values::name(&name.value()).map_err(|says| Error::new(name.span(), says))?;
-    }
-    Ok(names.iter().map(LitStr::value).collect())
-}
-
-/// An option written twice is a mistake, whichever was meant.
-fn once(path: &Path, seen: &mut Vec<String>) -> Result<(), Error> {
-    let word = word_of(path);
-    if seen.contains(&word) {
-        return Err(Error::new_spanned(path, format!("`{word}` is written twice")));
-    }
-    seen.push(word);
-    Ok(())
-}
-
-fn word_of(path: &Path) -> String {
-    path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>().join("::")
-}
-
-fn value_of<'a>(meta: &'a Meta, example: &str) -> Result<&'a Expr, Error> {
-    match meta {
-        Meta::NameValue(pair) => Ok(&pair.value),
-        _ => Err(Error::new_spanned(
-            meta,
-            format!("`{}` takes a value: write `{example}`", word_of(meta.path())),
-        )),
-    }
-}
-
-fn text<'a>(value: &'a Expr, is: &str, example: &str) -> Result<&'a LitStr, Error> {
-    match value {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text),
-        _ => Err(Error::new_spanned(value, format!("{is}: write it as \"{example}\""))),
-    }
-}
-
-fn path(value: &Expr) -> Result<Path, Error> {
-    match value {
-        Expr::Path(path) => Ok(path.path.clone()),
-        _ => Err(Error::new_spanned(
-            value,
-            "`crate` is the path of the SDK: write `crate = path::to::bellows_sdk`",
-        )),
-    }
-}
-
-fn unknown(path: &Path, no: &str, word: &str, known: &[&str]) -> Error {
-    let help = match values::meant(word, known) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("there are {}", known.join(", ")),
-    };
-    Error::new_spanned(path, format!("{no} `{word}`: {help}"))
-}
-
-fn nameless(function: &Ident) -> Error {
-    let name = values::instead(&function.to_string()).unwrap_or_else(|| "resize-image".to_owned());
-    Error::new(
-        Span::call_site(),
-        format!(
-            "a task needs a name: write #[task(name = \"{name}\")]. Waiting tasks are stored under it, so it \
-             stays when the function is called differently"
-        ),
-    )
-}
-
-/// The parser's own words, with an example where they help little.
-fn explained(error: &Error) -> Error {
-    let says = format!("{error}; options are written as #[task(name = \"resize-image\", timeout = \"30s\")]");
-    Error::new(error.span(), says)
 }

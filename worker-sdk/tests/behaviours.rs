@@ -45,6 +45,7 @@ mod behaviours {
     mod attribute;
     pub(crate) mod blocking;
     mod cancelling;
+    mod checkpoints;
     #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
     mod codecs;
     mod envelope;
@@ -52,14 +53,18 @@ mod behaviours {
     mod failing;
     mod fleet;
     mod follow_ups;
+    mod limits;
     mod many;
     mod middleware;
+    #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
+    mod objects;
     mod parking;
     mod progress;
     mod publishing;
     pub(crate) mod record;
     mod results;
     mod retrying;
+    mod running;
     mod scheduling;
     mod snoozing;
     mod stuck;

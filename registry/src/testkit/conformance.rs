@@ -17,6 +17,7 @@ mod moves;
 mod ranges;
 mod refusals;
 mod reports;
+mod scene;
 mod stage;
 mod transactions;
 mod watches;

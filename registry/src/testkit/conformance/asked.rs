@@ -1,6 +1,6 @@
 //! The moves about requests, fence by fence.
 
-use super::moves::{SLOT, Scene, TASK, assignment, outcome, parked, task, twice};
+use super::scene::{SLOT, Scene, TASK, assignment, outcome, parked, task, twice};
 use super::stage::{Flaw, Outcome, Stage, holds, same};
 use super::table;
 use crate::backend::Revision;

@@ -1,6 +1,6 @@
 //! Moves of definitions, fence by fence: who has lost a policy changes nothing more.
 
-use super::moves::{Scene, task};
+use super::scene::{Scene, task};
 use super::stage::{Outcome, Stage, holds, same};
 use super::table;
 use crate::backend::OpAnswer;

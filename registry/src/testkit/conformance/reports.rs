@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::moves::{Scene, TASK, flaw, outcome, parked};
+use super::scene::{Scene, TASK, flaw, outcome, parked};
 use super::stage::{Flaw, Outcome, Stage, holds, same};
 use super::table;
 use crate::backend::Revision;

@@ -1,9 +1,9 @@
 //! Unique keys and follow-up tasks: what a move takes, releases and publishes with the
 //! task, or not at all.
 
+use super::super::scene::{SLOT, Scene, TASK, assignment, flaw, outcome, policy, task, twice};
 use super::super::stage::{Flaw, Outcome, Stage, holds, same};
 use super::super::table;
-use super::{SLOT, Scene, TASK, assignment, flaw, outcome, task, twice};
 use crate::backend::Revision;
 use crate::id::{AttemptId, DefinitionId, ResultSlot, TaskId};
 use crate::key::Key;
@@ -230,7 +230,7 @@ async fn a_settlement_is_refused_whole_when_a_follow_up_cannot_be_published(stag
     let answer = scene.send(settle_with(&scene, 1, &next)).await?;
     let closed = txn::closed_target(&answer, AttemptId::from_bits(1), &next);
     same("who is to blame", &closed, &Some(&other))?;
-    let written = scene.applied(txn::write_policy(&scene.space, &other, 0, &super::policy())).await?;
+    let written = scene.applied(txn::write_policy(&scene.space, &other, 0, &policy())).await?;
     let open = OpenRecord { uid: "u".into() };
     scene.applied(txn::open_definition(&scene.space, &other, written, &open)).await?;
     scene.applied(settle_with(&scene, 1, &next)).await?;
