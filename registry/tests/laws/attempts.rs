@@ -86,7 +86,8 @@ impl Table {
                 count.attempts += u32::from(taken);
             }
             1 => {
-                let tally = Tally { hand_backs: record.tally.hand_backs + 1, ..record.tally.clone() };
+                let hand_backs = record.tally.hand_backs + 1;
+                let tally = Tally { hand_backs, delay: None, ..record.tally.clone() };
                 let taken = self.once(&txn::give_back(&self.space, at, &tally));
                 assert_eq!(taken, stands, "a hand-back is fenced by the assignment");
             }
@@ -154,6 +155,8 @@ impl Table {
         let stands = self.stands(at);
         let taken = self.commit(&txn::progress(&self.space, at, &tally));
         assert_eq!(taken, stands, "progress is fenced by the assignment");
+        let told: Option<Tally> = self.get(&Key::Tally(at.definition.clone(), at.task)).filter(|_| taken);
+        assert!(told.is_none_or(|tally| tally.delay.is_none()), "a wait that is over begins anew");
         self.seen.note(if taken { "progress shown" } else { "progress refused" });
     }
 
