@@ -109,7 +109,8 @@ impl Cluster {
     /// A cluster without workers. Ids and faults are drawn from `seed`.
     ///
     /// Its leases live for ten minutes rather than ten seconds, since each renewal is a turn
-    /// of the cluster, and a test is about weeks as easily as about seconds.
+    /// of the cluster, and a test is about weeks as easily as about seconds. That of a worker
+    /// that is killed, paused or cut off ends after ten seconds all the same.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or on one with several threads: time cannot be paused

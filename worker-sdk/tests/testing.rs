@@ -119,7 +119,7 @@ async fn results_expire_in_the_clusters_time() {
 
 #[tokio::test]
 async fn a_killed_worker_of_the_kit_loses_its_tasks_after_its_lease() {
-    let cluster = with_short_leases();
+    let cluster = Cluster::new(1); // whose leases live for ten minutes while they are renewed
     let first = cluster.worker(work(slow)).await;
     let task = cluster.bellows().publish::<Act>("x".into()).await.unwrap();
     cluster.advance(Duration::from_secs(1)).await;

@@ -193,6 +193,11 @@ impl<B: Backend> Faulty<B> {
         });
     }
 
+    /// Whether the caller is not cut off.
+    pub fn is_reachable(&self) -> bool {
+        !self.shared.gate.borrow().unreachable
+    }
+
     /// How many faults there were, by kind.
     pub fn injected(&self) -> BTreeMap<&'static str, u64> {
         self.shared.state().injected.clone()

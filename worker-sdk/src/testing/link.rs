@@ -35,6 +35,10 @@ impl Link {
         self.paused.send_replace(paused);
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
     /// Ends every lease that was granted by this way.
     pub(super) async fn end_leases(&self) {
         let leases = std::mem::take(&mut *self.leases.lock().unwrap_or_else(PoisonError::into_inner));

@@ -6,20 +6,53 @@ use std::time::Duration;
 
 use bellows_registry::backend::memory::MemoryBackend;
 use bellows_registry::testkit::Faulty;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::Faults;
 use super::link::Link;
 use crate::client::{Bellows, Options};
 use crate::dispatcher::{DispatcherHandle, Health, WorkerDispatcher};
 
+/// How long a lease lives on that nobody renews: as on a cluster, whatever this one's TTL.
+const UNRENEWED: Duration = Duration::from_secs(10);
+
 /// A launched worker. Dropping it kills it.
 pub struct TestWorker {
     handle: DispatcherHandle,
-    link: Faulty<Link>,
+    way: Way,
     /// Brings the cluster's faults to this worker's way.
     _follows: JoinSet<()>,
+}
+
+/// A worker's way to the registry. Without it, its lease runs out.
+struct Way {
+    link: Faulty<Link>,
+}
+
+impl Way {
+    fn let_the_lease_run_out(&self) {
+        let link = self.link.clone();
+        let run_out = async move {
+            sleep(UNRENEWED).await;
+            if link.inner().is_paused() || !link.is_reachable() {
+                link.inner().end_leases().await;
+            }
+        };
+        // It ends by itself, or with the test's runtime.
+        if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn(run_out));
+        }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.link.set_reachable(false);
+        self.let_the_lease_run_out();
+    }
 }
 
 impl fmt::Debug for TestWorker {
@@ -50,40 +83,44 @@ impl TestWorker {
         let launched = dispatcher(&client).launch().await;
         let mut handle = launched.unwrap_or_else(|error| panic!("the worker does not start: {error}"));
         handle.ready().await;
-        Self { handle, link, _follows: follows }
+        Self { handle, way: Way { link }, _follows: follows }
     }
 
     /// Ends it without a word, as SIGKILL does: its tasks run elsewhere once its lease has
-    /// run out ([`Options::lease_ttl`]), which costs them no attempt.
+    /// run out, ten seconds later, which costs them no attempt.
     pub fn kill(self) {
         drop(self);
     }
 
     /// Stops its way to the registry in both directions, as if the process was paused:
-    /// requests and signals wait. Handlers that run go on running. Its lease runs out.
+    /// requests and signals wait. Handlers that run go on running. Its lease runs out ten
+    /// seconds later, unless it was resumed.
     pub fn pause(&self) {
-        self.link.inner().set_paused(true);
+        self.way.link.inner().set_paused(true);
+        self.way.let_the_lease_run_out();
     }
 
     /// Goes on after [`TestWorker::pause`]: everything that waited arrives now.
     pub fn resume(&self) {
-        self.link.inner().set_paused(false);
+        self.way.link.inner().set_paused(false);
     }
 
-    /// Cuts it off: requests are lost and its watches end. Its lease runs out.
+    /// Cuts it off: requests are lost and its watches end. Its lease runs out ten seconds
+    /// later, unless it was healed.
     pub fn partition(&self) {
-        self.link.set_reachable(false);
+        self.way.link.set_reachable(false);
+        self.way.let_the_lease_run_out();
     }
 
     /// Ends a partition.
     pub fn heal(&self) {
-        self.link.set_reachable(true);
+        self.way.link.set_reachable(true);
     }
 
     /// Ends its lease now, as if it had not been renewed in time. The worker finds out, and
     /// begins anew under another worker id.
     pub async fn expire_lease(&self) {
-        self.link.inner().end_leases().await;
+        self.way.link.inner().end_leases().await;
     }
 
     /// Waits until tasks can arrive.
