@@ -76,8 +76,6 @@ test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
 	rm -rf $(OUT)/behaviours $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
 	cargo test --locked --workspace --features $(FEATURES)
-	# Two million steps of random histories: optimised, so that they take a minute.
-	cargo test --locked --profile image -p bellows-registry --features testkit --test laws -- --nocapture
 
 test-report: # What the tests of the crates left behind, as one file: target/bellows/behaviours.json
 	@cargo test --quiet --locked --workspace --features $(FEATURES),bellows-tests/report --test report

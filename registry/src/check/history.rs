@@ -143,7 +143,7 @@ impl History {
         let def = key.0.clone();
         let before = self.holders.insert(key, holder.task);
         if before.is_some_and(|before| before != holder.task) {
-            self.violation(21, &(def, holder.task), "it took a unique key that another task held");
+            self.violation(22, &(def, holder.task), "it took a unique key that another task held");
         }
     }
 

@@ -56,7 +56,7 @@ fn compare(
 ) -> Vec<Violation> {
     let mut broken = Vec::new();
     let mut violation = |def: &DefinitionId, task: TaskId, what: String| {
-        broken.push(Violation { law: 21, task: Some((def.clone(), task)), what });
+        broken.push(Violation { law: 22, task: Some((def.clone(), task)), what });
     };
     for ((def, key), tasks) in claims {
         for task in tasks {
