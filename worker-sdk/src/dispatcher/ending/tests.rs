@@ -62,14 +62,17 @@ fn ends(task: TaskId, number: u32, end: End) -> String {
                 Key::Tally(..) => {
                     let tally = Tally::decode(value).unwrap();
                     let wait = tally.delay.map_or(0, |delay| delay.millis);
+                    assert_no_loss(&tally);
                     format!("p: {} failed, {} back, again in {wait}", tally.attempts, tally.hand_backs)
                 }
                 Key::Outcome(..) => {
                     let outcome = OutcomeRecord::decode(value).unwrap();
+                    assert_no_loss(&outcome.tally);
                     format!("r: {:?} {}", outcome.ended, outcome.tally.attempts)
                 }
                 Key::Parked(..) => {
                     let parked = ParkedRecord::decode(value).unwrap();
+                    assert_no_loss(&parked.tally);
                     format!("x: {} {:?}", parked.tally.attempts, parked.task.payload)
                 }
                 other => panic!("{other:?}"),
@@ -85,6 +88,11 @@ fn ends(task: TaskId, number: u32, end: End) -> String {
         });
     }
     words.join("; ")
+}
+
+/// A loss is what the assigner saw: nothing that a handler does is one (law 17).
+fn assert_no_loss(tally: &Tally) {
+    assert_eq!((tally.losses, tally.losses_alone), (0, 0));
 }
 
 fn done(result: &'static [u8], again: Option<u64>) -> End {
