@@ -124,7 +124,7 @@ cluster-up: setup images ## A Kubernetes on this machine with the images loaded 
 	$(TESTBED) up --name $(NAME) --nodes 2
 	$(TESTBED) load-image --name $(NAME) $(IMAGES)/*.tar
 	$(TESTBED) run --name $(NAME) -- kubectl get nodes
-	echo 'Next: eval "$$(make -s cluster-env)"; in-cluster helm install bellows charts/bellows --wait'
+	echo 'Next: eval "$$(make -s cluster-env NAME=$(NAME))"; in-cluster helm install bellows charts/bellows --wait'
 
 cluster-env: # Prints a shell function that runs commands inside that cluster's network
 	@echo 'in-cluster() { $(abspath $(TESTBED)) run --name $(NAME) -- "$$@"; }'

@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let began = Instant::now();
     let ms = || began.elapsed().as_millis();
 
-    let file = std::env::args().nth(1).unwrap_or_else(|| "target/quickstart.redb".to_owned());
+    let file = std::env::args().nth(1).unwrap_or_else(|| "quickstart.redb".to_owned());
     let bellows = Bellows::embedded(&file).await?; // on a cluster: Bellows::from_env().await?
     let worker = WorkerDispatcher::of(&bellows, tasks![greet]).launch().await?;
 

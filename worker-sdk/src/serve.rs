@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -241,7 +242,10 @@ fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {
 /// [`ConnectError::Malformed`] names the variable and what it may be.
 pub fn init_logging() -> Result<(), ConnectError> {
     let logging = Logging::from_env()?;
-    let logs = tracing_subscriber::fmt().with_env_filter(logging.filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(logging.filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // An error means that there is a logger already: it stays.
     let _ = match logging.format {
         LogFormat::Json => logs.json().try_init(),
