@@ -133,6 +133,7 @@ pub use envelope::codecs::Codecs;
 #[cfg(feature = "encryption")]
 pub use envelope::encryption::{Encryption, Keyring};
 pub use envelope::trace::{TraceParent, TraceParentError};
+pub use envelope::undecodable::PayloadError;
 pub use envelope::version::{UpgradeError, upgrade};
 #[cfg(feature = "zstd")]
 pub use envelope::zstd::Zstd;

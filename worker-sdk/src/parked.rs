@@ -7,16 +7,19 @@ use bellows_registry::backend::{Entry, OpAnswer, RangeRequest};
 use bellows_registry::clock::WallMillis;
 use bellows_registry::id::TaskId;
 use bellows_registry::key::{Key, KeyRange};
-use bellows_registry::record::{Ask, AttemptError, OutcomeRecord, ParkedRecord, Record, Tally};
+use bellows_registry::record::{Ask, AttemptError, Envelope, OutcomeRecord, ParkedRecord, Record, Tally};
 use bellows_registry::txn;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::client::Bellows;
 use crate::definition::{PayloadOf, TaskDefinition};
+use crate::envelope::codec::About;
+use crate::envelope::undecodable::{PayloadError, Undecodable};
 use crate::handle::TaskHandle;
 use crate::refs::{RawTaskRef, TaskRef};
 use crate::requests::{self, Asking, RequestError};
+use crate::tasks::read;
 
 /// What became of a [replay](TaskHandle::replay).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,7 @@ pub enum Purged {
 
 /// A parked task as it was read: what it was to do, and why it is here.
 pub struct ParkedTask<T> {
+    client: Bellows,
     task: TaskRef<T>,
     record: ParkedRecord,
 }
@@ -102,12 +106,20 @@ impl<T: TaskDefinition> ParkedTask<T> {
         &self.record.task.headers
     }
 
-    /// Its payload.
+    /// Its payload, as a handler would get it: with codecs undone, and brought to this
+    /// program's version.
     ///
     /// # Errors
-    /// If it is not what this program expects, which may be why it is parked.
-    pub fn payload(&self) -> Result<PayloadOf<T>, serde_json::Error> {
-        serde_json::from_slice(&self.record.task.payload)
+    /// If this program cannot read it, which may be why it is parked; or lacks a codec or a
+    /// key, or the object that holds it.
+    pub async fn payload(&self) -> Result<PayloadOf<T>, PayloadError> {
+        let task = &self.record.task;
+        let envelope = task.options.envelope.as_deref().unwrap_or(Envelope::PLAIN);
+        let about = About::payload(&self.task.raw().definition, self.id());
+        let codecs = &self.client.shared.options.codecs;
+        let opened = codecs.open(&about, &envelope.codecs, task.payload.clone()).await;
+        let payload = opened.map_err(|error| PayloadError(Undecodable::Codec(error)))?;
+        read::<T>(envelope, &payload).map_err(PayloadError)
     }
 }
 
@@ -304,7 +316,7 @@ impl<T: TaskDefinition> ParkedTasks<'_, T> {
         let Ok(Key::Parked(definition, id)) = self.client.shared.space.parse(&entry.key) else { return None };
         let record = ParkedRecord::decode(&entry.value).ok()?;
         let raw = RawTaskRef { definition, id, slot: record.task.slot };
-        Some(ParkedTask { task: TaskRef::from_raw(raw), record })
+        Some(ParkedTask { client: self.client.clone(), task: TaskRef::from_raw(raw), record })
     }
 
     /// Replays every task from here on; answers how many. Bounded in memory and in what is

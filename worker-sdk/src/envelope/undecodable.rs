@@ -18,6 +18,11 @@ pub(crate) enum Undecodable {
     ContentType(String),
 }
 
+/// A payload that this program cannot read. Its text says why, and may quote the payload.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.kept())]
+pub struct PayloadError(pub(crate) Undecodable);
+
 impl Undecodable {
     /// The text that is kept with the task. It may quote the payload: they are kept side
     /// by side.

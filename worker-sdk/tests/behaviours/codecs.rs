@@ -22,6 +22,7 @@ behaviours! {
     sizes_are_checked_encoded_and_as_they_are_before_anything_is_written,
     a_waiter_that_lacks_the_key_is_told_which,
     a_worker_reads_what_it_does_not_write_yet,
+    the_payload_of_a_parked_task_is_opened_for_who_has_the_key,
     an_encrypted_payload_takes_a_pending_tasks_place,
     a_follow_up_task_is_encrypted_too,
 }
@@ -236,6 +237,19 @@ async fn a_worker_reads_what_it_does_not_write_yet(world: World) {
     let sealed = client.publish::<Act>("sealed".into()).await.unwrap();
     assert_eq!(within(SOON, sealed.outcome()).await.unwrap().codecs, []);
     assert_eq!(within(SOON, sealed).await.unwrap(), "sealed");
+}
+
+async fn the_payload_of_a_parked_task_is_opened_for_who_has_the_key(world: World) {
+    world.define(LONG).await;
+    let client = world.client_with(encrypted(key("2026", 1)));
+    let _worker = world.worker(&client, 1, parks).await;
+    failed(client.publish::<Act>(CANARY.into()).await.unwrap()).await;
+    let page = client.parked::<Act>().next_page().await.unwrap();
+    assert_eq!(page[0].payload().await.unwrap(), CANARY);
+    let keyless = world.client_with(encrypted(key("2025", 1)));
+    let page = keyless.parked::<Act>().next_page().await.unwrap();
+    let error = page[0].payload().await.unwrap_err().to_string();
+    assert!(error.contains("2026") && !error.contains("canary"), "{error}");
 }
 
 async fn an_encrypted_payload_takes_a_pending_tasks_place(world: World) {

@@ -74,7 +74,7 @@ async fn a_parked_task_is_listed_with_its_payload_errors_and_reason(world: World
     let page = within(SOON, world.bellows.parked::<Act>().next_page()).await.unwrap();
     let [found] = &page[..] else { panic!("{page:?}") };
     assert_eq!((found.id(), found.to_ref()), (task.id(), task.to_ref()));
-    assert_eq!(found.payload().unwrap(), "fly");
+    assert_eq!(found.payload().await.unwrap(), "fly");
     assert_eq!((found.tally().attempts, found.errors().len()), (1, 1));
     assert_eq!(found.reason().unwrap().message, "cannot fly");
     assert!(found.expires() > found.parked_at());
