@@ -65,9 +65,15 @@ impl Testbed {
     /// # Errors
     /// When the node does not run.
     pub fn cut_power(&self, number: usize) -> Result<()> {
-        let init = self.node_process(number)?;
+        let (init, node) = (self.node_process(number)?, self.layout.node(number));
+        // Found before: with their init the kernel ends them all, but not in the same moment.
+        let servers: Vec<Process> = node::SERVERS
+            .iter()
+            .filter_map(|program| server::running(&self.layout, &node.server(program)))
+            .collect();
         init.signal(Signal::SIGKILL)?;
-        init.wait_gone(Duration::from_secs(10))
+        init.wait_gone(Duration::from_secs(10))?;
+        servers.iter().try_for_each(|server| server.wait_gone(Duration::from_secs(10)))
     }
 
     /// Cuts a node off from all others: it goes on running and reaches nobody. Node 1 shares its network with the
