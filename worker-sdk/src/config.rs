@@ -9,7 +9,7 @@
 //! | `BELLOWS_POD_NAME` | what worker ids begin with | `HOSTNAME`, else `local` |
 //! | `BELLOWS_VERSION` | the version of the program, such as its image | none |
 //! | `BELLOWS_CONCURRENCY` | tasks at once; wins over the code | the code's |
-//! | `BELLOWS_LEASE_TTL` | how soon a dead worker's tasks run elsewhere, 2 s to 10 min | `10s` |
+//! | `BELLOWS_LEASE_TTL` | how soon a dead worker's tasks run elsewhere, 2 s to 1 min | `10s` |
 //! | `BELLOWS_DRAIN_TIMEOUT` | how long running tasks may take after SIGTERM | `25s` |
 //! | `BELLOWS_HTTP_ADDR` | where `/healthz`, `/readyz` and `/metrics` are served | `0.0.0.0:8080` |
 //! | `BELLOWS_LOG` | what is logged, as `info` or `bellows_sdk=debug` | `info` |
@@ -92,8 +92,10 @@ impl Config {
             })?,
             lease_ttl: parsed(&var, "BELLOWS_LEASE_TTL", |text| {
                 let ttl = span(text)?;
-                let allowed = Duration::from_secs(2)..=Duration::from_secs(600);
-                if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 10m".to_owned()) }
+                // No longer than the assigner waits past a time-out: what it takes back from a dead worker must not
+                // meet a lease that still stands, or the same worker is given the task again.
+                let allowed = Duration::from_secs(2)..=Duration::from_secs(60);
+                if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 1m".to_owned()) }
             })?
             .unwrap_or(Duration::from_secs(10)),
             drain_timeout: parsed(&var, "BELLOWS_DRAIN_TIMEOUT", span)?.unwrap_or(Duration::from_secs(25)),
@@ -145,15 +147,17 @@ impl Logging {
 }
 
 fn endpoint(url: &str) -> Result<String, ConnectError> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let rest = url.strip_prefix("http://");
     if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
         return Ok(url.to_owned());
     }
-    Err(ConnectError::Malformed {
-        name: "BELLOWS_ETCD_ENDPOINTS",
-        value: url.to_owned(),
-        problem: "is not a URL such as http://bellows-etcd.bellows:2379".to_owned(),
-    })
+    let problem = if url.starts_with("https://") {
+        "cannot be reached: TLS to etcd is not supported yet: use http://"
+    } else {
+        "is not a URL such as http://bellows-etcd.bellows:2379"
+    };
+    let (value, problem) = (url.to_owned(), problem.to_owned());
+    Err(ConnectError::Malformed { name: "BELLOWS_ETCD_ENDPOINTS", value, problem })
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -207,7 +211,7 @@ mod tests {
                 "BELLOWS_ETCD_ENDPOINTS=\"a:2379\" is not a URL such as",
             ),
             (&[("BELLOWS_CONCURRENCY", "0")], "BELLOWS_CONCURRENCY=\"0\" is not a number of tasks"),
-            (&[("BELLOWS_LEASE_TTL", "1s")], "BELLOWS_LEASE_TTL=\"1s\" is not from 2s to 10m"),
+            (&[("BELLOWS_LEASE_TTL", "1s")], "BELLOWS_LEASE_TTL=\"1s\" is not from 2s to 1m"),
             (&[("BELLOWS_DRAIN_TIMEOUT", "soon")], "BELLOWS_DRAIN_TIMEOUT=\"soon\" is not a duration"),
             (&[("BELLOWS_HTTP_ADDR", "8080")], "BELLOWS_HTTP_ADDR=\"8080\" is not an address"),
         ] {

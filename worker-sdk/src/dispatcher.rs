@@ -50,6 +50,7 @@ pub struct WorkerDispatcher {
     pod: String,
     version: Option<String>,
     slots: Option<u32>,
+    told_slots: Option<u32>,
     pub(crate) metrics: Metrics,
 }
 
@@ -126,13 +127,20 @@ impl WorkerDispatcher {
     /// A worker of several kinds of work, each with slots of its own.
     pub fn of(client: &Bellows, tasks: Tasks) -> Self {
         let pod = "local".to_owned();
-        Self { client: client.clone(), tasks, pod, version: None, slots: None, metrics: Metrics::new() }
+        let (client, metrics) = (client.clone(), Metrics::new());
+        Self { client, tasks, pod, version: None, slots: None, told_slots: None, metrics }
     }
 
     /// How many tasks run at once, of each kind; wins over the kinds' own numbers.
     pub fn concurrency(mut self, slots: u32) -> Self {
         self.slots = Some(slots.max(1));
         self
+    }
+
+    /// As [`WorkerDispatcher::concurrency`], told by the TaskDefinition: where the code says otherwise, that is drift.
+    pub(crate) fn told_concurrency(mut self, slots: u32) -> Self {
+        self.told_slots = Some(slots);
+        self.concurrency(slots)
     }
 
     /// The name that worker ids begin with: the pod's. A DNS name.
@@ -204,7 +212,7 @@ impl WorkerDispatcher {
             };
             handle.loops.push(self.client.shared.control.spawn(dispatcher.run()));
             if self.client.shared.assigner.is_none() {
-                handle.follow_policy(&self.client, kind)?;
+                handle.follow_policy(&self.client, kind, self.told_slots)?;
             }
             handle.health.push(is_healthy);
             handle.ticks.push(ticked);
@@ -241,10 +249,15 @@ impl WorkerDispatcher {
 
 impl DispatcherHandle {
     /// Where this process hosts the registry, what the code states is applied instead.
-    fn follow_policy(&mut self, client: &Bellows, kind: &Kind) -> Result<(), DispatcherError> {
+    fn follow_policy(
+        &mut self,
+        client: &Bellows,
+        kind: &Kind,
+        told_slots: Option<u32>,
+    ) -> Result<(), DispatcherError> {
         let (said, drift) = watch::channel(Vec::new());
         let def = client.definition_named(kind.name)?;
-        let following = drift::follow(client.clone(), def, kind.clone(), said);
+        let following = drift::follow(client.clone(), def, kind.clone(), told_slots, said);
         self.followers.push(client.shared.control.spawn(following));
         self.drift.push(drift);
         Ok(())

@@ -53,17 +53,28 @@ impl fmt::Display for Drift {
     }
 }
 
-/// Compares what is stated with a policy. Pure.
-pub(crate) fn compare(definition: &DefinitionId, kind: &Kind, policy: &Policy) -> Vec<Drift> {
+/// Compares what is stated with a policy, and with how many tasks at once the pod was told to run. Pure.
+pub(crate) fn compare(
+    definition: &DefinitionId,
+    kind: &Kind,
+    policy: &Policy,
+    told_slots: Option<u32>,
+) -> Vec<Drift> {
     let mut stated = kind.stated.fields().clone();
     stated.insert("trigger".to_owned(), serde_json::to_value(kind.trigger).unwrap_or_default());
-    // How many at once is a matter of the pod's environment.
+    // How many at once is no part of a policy: the pod is told by its environment.
     stated.remove("worker");
     let Ok(Value::Object(standing)) = serde_json::to_value(policy) else { return Vec::new() };
     let mut found = Vec::new();
     fields("", &stated, &standing, &mut |field, code, cluster| {
         found.push(Drift::Field { definition: definition.clone(), field, code, cluster });
     });
+    if let (Some(code), Some(told)) = (kind.concurrency, told_slots)
+        && code != told
+    {
+        let (field, code, cluster) = ("worker.concurrency".to_owned(), code.to_string(), told.to_string());
+        found.push(Drift::Field { definition: definition.clone(), field, code, cluster });
+    }
     found
 }
 
@@ -96,6 +107,7 @@ pub(crate) async fn follow(
     client: Bellows,
     definition: DefinitionId,
     kind: Kind,
+    told_slots: Option<u32>,
     said: watch::Sender<Vec<Drift>>,
 ) {
     let key = KeyRange::one(client.shared.space.path(&Key::Policy(definition.clone())));
@@ -112,7 +124,7 @@ pub(crate) async fn follow(
         };
         let drift = match newest.map(|entry| PolicyRecord::decode(&entry.value)) {
             None => vec![Drift::Undefined { definition: definition.clone() }],
-            Some(Ok(record)) => compare(&definition, &kind, &record.policy),
+            Some(Ok(record)) => compare(&definition, &kind, &record.policy, told_slots),
             Some(Err(_)) => continue, // a newer version's: nothing is known of it
         };
         if *said.borrow() == drift {

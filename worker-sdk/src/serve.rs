@@ -145,8 +145,7 @@ pub async fn serve(tasks: Tasks) -> Result<(), ServeError> {
         dispatcher = dispatcher.version(version);
     }
     if let Some(slots) = config.concurrency {
-        tracing::info!(slots, "BELLOWS_CONCURRENCY wins over the code");
-        dispatcher = dispatcher.concurrency(slots);
+        dispatcher = dispatcher.told_concurrency(slots);
     }
     let handle = dispatcher.launch().await?;
     let run = control.spawn(until_drained(handle, signals, listener, config));

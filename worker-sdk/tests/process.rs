@@ -199,6 +199,8 @@ async fn a_worker_process_whose_slots_are_all_stuck_is_not_alive_and_ends() {
     bellows.define::<Serve>(Policy { execution, ..Policy::default() }).await.unwrap();
     let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url), ("BELLOWS_CONCURRENCY", "1")]);
     eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
+    let drift = "drift: worker.concurrency of default/serve is 8 in the code and 1 in the TaskDefinition";
+    eventually("it says what counts", || worker.get("/readyz").contains(drift)).await;
 
     let stuck = bellows.publish::<Serve>(Order::Block { seconds: 120 }).await.unwrap();
     eventually("it says why it is not alive", || {
@@ -222,6 +224,7 @@ async fn a_worker_process_says_which_variable_is_wrong_and_what_to_set() {
             ("BELLOWS_ETCD_ENDPOINTS", ""),
             "Error: BELLOWS_ETCD_ENDPOINTS is not set: set it to the registry's",
         ),
+        (("BELLOWS_ETCD_ENDPOINTS", "https://etcd:2379"), "TLS to etcd is not supported yet: use http://"),
         (("BELLOWS_LOG_FORMAT", "xml"), "Error: BELLOWS_LOG_FORMAT=\"xml\" is neither text nor json"),
         (
             ("BELLOWS_DEFINITION", "other"),

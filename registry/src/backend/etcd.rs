@@ -95,6 +95,10 @@ impl EtcdBackend {
         if config.endpoints.is_empty() {
             return Err(BackendError::Invalid("no etcd endpoint was given".to_owned()));
         }
+        if let Some(url) = config.endpoints.iter().find(|url| url.starts_with("https://")) {
+            let text = format!("{url} cannot be reached: TLS to etcd is not supported yet: use http://");
+            return Err(BackendError::Invalid(text));
+        }
         Ok(Self {
             requests: Pool::new(&config, |client| client.kv_client().max_decoding_message_size(DECODE_LIMIT)),
             watches: Pool::new(&config, |client| {
