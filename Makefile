@@ -84,6 +84,15 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
 	export PATH="$(PROGRAMS):$$PATH"
 	helm lint --strict charts/bellows-crds charts/bellows
+	if helm template bellows charts/bellows --set 'etcd.external.endpoints={https://etcd:2379}' >/dev/null 2>&1; then
+		echo 'The chart takes an etcd with TLS, which the operator cannot reach'
+		exit 1
+	fi
+	# Names that Kubernetes takes, also for the longest release: 52 for a StatefulSet, whose pods carry a hash of it.
+	helm template "$$(printf 'a%.0s' {1..53})" charts/bellows --set etcd.replicas=3 | awk '
+		/^kind: / { most = 0 } /^kind: StatefulSet/ { most = 52 } /^kind: Service$$/ { most = 63 }
+		most && /^  name: / { names++; if (length($$2) > most) { print "too long: " $$2; bad = 1 } }
+		END { exit bad || names != 4 }'
 	kind-check kind-config.yaml
 
 test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
@@ -131,6 +140,8 @@ cluster-env: # Prints a shell function that runs commands inside that cluster's 
 
 cluster-down: $(TESTBED) ## Take that Kubernetes away, with everything in it
 	$(TESTBED) down --name $(NAME)
+	kind=$$(command -v kind || echo $(CACHE)/kind-$(KIND)/kind)
+	if docker info >/dev/null 2>&1 && [ -x $$kind ]; then $$kind delete cluster --name $(NAME); fi
 
 fmt: ## Format the code
 	cargo fmt --all

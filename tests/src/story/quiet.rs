@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::Value;
 
+use crate::ledger::Book;
 use crate::names::{SCALE_TO_ZERO_S, SYSTEM};
 use crate::narrate::{check, say};
 use crate::scene::Scene;
@@ -33,6 +34,9 @@ pub async fn back_to_zero(scene: &Scene) -> Result<()> {
 
 /// The store's revision stands still for [`IDLE`].
 pub async fn idle(scene: &mut Scene) -> Result<()> {
+    // Their pods are told to go once replicas are 0, and each says goodbye to the registry.
+    let gone = |book: &Book| book.workers.is_empty().then_some(());
+    scene.ledger.until("the last worker has left the registry", Duration::from_secs(20), gone).await?;
     let before = scene.ledger.revision().await?;
     tokio::time::sleep(IDLE).await; // not a wait for something: nothing must happen
     let moved = scene.ledger.revision().await? - before;
