@@ -1,10 +1,11 @@
 //! Removes terminal records that are past their time.
 //!
 //! The results are cut into pieces of bounded ranges, remembered from pass to pass: a read
-//! never counts what lies beyond its piece, and a piece is read again only when something in
-//! it may be past its time. What is written after a read is kept for [`Retention::FLOOR`] at
-//! least, so that nothing in a piece can be due before the earliest it showed or that floor.
-//! A record is deleted only as it was seen; one that cannot be read is left alone.
+//! never counts what lies beyond its piece, and a piece is read again only when a part of it
+//! is past its time. What is written after a read is kept for [`Retention::FLOOR`] at least:
+//! nothing of it is due before that, and a piece is not left alone for longer. A pass goes on
+//! where the last one ended, so that every piece has its turn however many there are. A
+//! record is deleted only as it was seen; one that cannot be read is left alone.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -24,6 +25,18 @@ const PAGE: usize = 50;
 const READS: usize = 200;
 /// A piece with fewer records than this is joined to the one before it.
 const FEW: usize = PAGE / 4;
+/// A piece is due when one in so many of its records is past its time: were it due for the
+/// first of them, each record would be read again for almost every other one of its piece.
+const PART: usize = 4;
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// Records that were removed.
+    pub(super) removed: usize,
+    /// Whether its reads were used up, and more is due.
+    pub(super) more: bool,
+}
 
 /// The results, cut into pieces, and when each is to be read.
 #[derive(Debug)]
@@ -31,6 +44,8 @@ pub(super) struct Pieces {
     /// When a piece may hold something past its time, by its first key. It ends where the
     /// next one begins.
     next: BTreeMap<Bytes, WallMillis>,
+    /// Where the last pass ended, and the next one begins.
+    at: Bytes,
     all: KeyRange,
 }
 
@@ -38,13 +53,13 @@ impl Pieces {
     pub(super) fn of(space: &Keyspace) -> Self {
         let all = space.all_outcomes_range();
         let next = BTreeMap::from([(all.start.clone(), WallMillis(0))]);
-        Self { next, all }
+        Self { next, at: all.start.clone(), all }
     }
 
-    /// The first piece from `from` on that is due.
-    fn due(&self, from: &Bytes, now: WallMillis) -> Option<KeyRange> {
-        let mut pieces = self.next.range(from.clone()..);
-        let (start, _) = pieces.find(|(_, next)| **next <= now)?;
+    /// The first piece that is due, from where the last read ended on, and around.
+    fn due(&self, now: WallMillis) -> Option<KeyRange> {
+        let mut around = self.next.range(self.at.clone()..).chain(self.next.range(..self.at.clone()));
+        let (start, _) = around.find(|(_, next)| **next <= now)?;
         let after = self.next.range::<Bytes, _>((Bound::Excluded(start), Bound::Unbounded)).next();
         let end = after.map_or_else(|| self.all.end.clone(), |(start, _)| start.clone());
         Some(KeyRange { start: start.clone(), end })
@@ -52,10 +67,8 @@ impl Pieces {
 
     /// Takes in what a piece showed; answers where to go on.
     fn read(&mut self, due: &KeyRange, page: &RangeAnswer, now: WallMillis) -> Bytes {
-        let expiries = page.entries.iter().filter_map(|entry| OutcomeRecord::decode(&entry.value).ok());
-        let later = expiries.map(|record| record.expires).filter(|expires| *expires > now).min();
         let newest = now.plus(Retention::FLOOR);
-        self.next.insert(due.start.clone(), later.map_or(newest, |later| later.min(newest)));
+        self.next.insert(due.start.clone(), part_expired(page, now).map_or(newest, |at| at.min(newest)));
         let last = page.entries.last().filter(|_| page.more);
         if let Some(last) = last {
             // The piece has grown: what lies behind this page is a piece of its own.
@@ -77,7 +90,7 @@ impl Pieces {
         }
     }
 
-    /// One pass; answers how many records were removed.
+    /// One pass.
     ///
     /// # Errors
     /// The first that the registry answers; what was removed until then stays removed, and
@@ -87,17 +100,25 @@ impl Pieces {
         backend: &DynBackend,
         space: &Keyspace,
         now: WallMillis,
-    ) -> Result<usize, BackendError> {
-        let (mut from, mut removed) = (self.all.start.clone(), 0);
+    ) -> Result<Passed, BackendError> {
+        let mut removed = 0;
         for _ in 0..READS {
-            let Some(due) = self.due(&from, now) else { break };
+            let Some(due) = self.due(now) else { break };
             let request = RangeRequest { range: due.clone(), revision: None, limit: PAGE };
             let page = backend.range(request).await?;
             removed += remove_expired(backend, space, &page, now).await?;
-            from = self.read(&due, &page, now);
+            self.at = self.read(&due, &page, now);
         }
-        Ok(removed)
+        Ok(Passed { removed, more: self.due(now).is_some() })
     }
+}
+
+/// When one in [`PART`] of what a page showed and left will be past its time.
+fn part_expired(page: &RangeAnswer, now: WallMillis) -> Option<WallMillis> {
+    let expiries = page.entries.iter().filter_map(|entry| OutcomeRecord::decode(&entry.value).ok());
+    let mut later: Vec<_> = expiries.map(|record| record.expires).filter(|expires| *expires > now).collect();
+    later.sort_unstable();
+    later.get(later.len().saturating_sub(1) / PART).copied()
 }
 
 async fn remove_expired(

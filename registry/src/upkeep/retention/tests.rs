@@ -49,10 +49,32 @@ impl Scene {
         self.store.range(RangeRequest::new(self.space.all_outcomes_range())).await.unwrap().entries.len()
     }
 
+    /// What a pass removes that comes so much later.
     async fn pass_after(&mut self, seconds: u64) -> usize {
-        self.now = self.now.plus(Duration::from_secs(seconds));
+        self.wait(seconds).await;
+        self.pass().await.removed
+    }
+
+    async fn wait(&mut self, seconds: u64) {
+        let time = Duration::from_secs(seconds);
+        self.now = self.now.plus(time);
+        tokio::time::advance(time).await;
+    }
+
+    async fn pass(&mut self) -> Passed {
         let backend: DynBackend = self.store.clone();
         self.pieces.pass(&backend, &self.space, self.now).await.unwrap()
+    }
+
+    /// The passes of half a minute, as the leader makes them.
+    async fn half_a_minute(&mut self) {
+        let mut more = true;
+        for _ in 0..30 {
+            if more {
+                more = self.pass().await.more;
+            }
+            self.wait(1).await;
+        }
     }
 }
 
@@ -78,10 +100,21 @@ async fn what_cannot_be_due_is_not_read_again() {
     }
     scene.pass_after(30).await;
     assert_eq!(scene.pieces.next.len(), 3, "120 records are three pages");
-    let start = scene.pieces.all.start.clone();
     let at = |seconds| scene.now.plus(Duration::from_secs(seconds));
-    assert_eq!(scene.pieces.due(&start, at(119)), None);
-    assert!(scene.pieces.due(&start, at(120)).is_some(), "what was written since may be due");
+    assert_eq!(scene.pieces.due(at(119)), None);
+    assert!(scene.pieces.due(at(120)).is_some(), "what was written since may be due");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_is_due_when_a_part_of_it_is_past_its_time() {
+    let mut scene = Scene::new();
+    for bits in 1..=40 {
+        scene.ends(bits, 39 + u64::try_from(bits).unwrap()).await;
+    }
+    scene.pass_after(30).await;
+    let at = |seconds| scene.now.plus(Duration::from_secs(seconds));
+    assert_eq!(scene.pieces.due(at(18)), None, "nine are");
+    assert!(scene.pieces.due(at(19)).is_some(), "ten are");
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,4 +128,33 @@ async fn pieces_that_have_emptied_are_joined() {
     assert_eq!(scene.pass_after(130).await, 400);
     scene.pass_after(130).await;
     assert_eq!(scene.pieces.next.len(), 1);
+}
+
+/// Ids come from a hash: what is written lies anywhere among what is there.
+#[tokio::test(start_paused = true)]
+async fn results_do_not_pile_up_however_many_there_are() {
+    let mut scene = Scene::new();
+    for n in 0..120_000_u128 {
+        scene.ends((n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835), 600).await;
+        if n % 1000 == 999 {
+            scene.half_a_minute().await;
+        }
+    }
+    let left = scene.left().await;
+    assert!((20_000..30_000).contains(&left), "{left} where 20000 are within their time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_goes_on_where_the_last_one_ended() {
+    let mut scene = Scene::new();
+    for bits in 1..=11_000 {
+        scene.ends(bits, 150).await;
+    }
+    scene.wait(30).await;
+    assert_eq!(scene.pass().await, Passed { removed: 0, more: true });
+    assert_eq!(scene.pass().await, Passed { removed: 0, more: false });
+    scene.wait(150).await;
+    assert_eq!(scene.pass().await, Passed { removed: READS * PAGE, more: true });
+    scene.wait(150).await; // all pieces are due again
+    assert_eq!(scene.pass().await.removed, 1000);
 }
