@@ -26,7 +26,7 @@ pub(crate) async fn run(backend: DynBackend, space: Keyspace) -> Infallible {
     loop {
         sleep(pause).await;
         pause = EVERY;
-        match pieces.pass(&backend, &space, clock::wall()).await {
+        match pieces.pass(&backend, &space, &clock::now()).await {
             Ok(Passed { removed, more }) => {
                 if more {
                     pause = SOON;

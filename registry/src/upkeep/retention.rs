@@ -4,16 +4,20 @@
 //! never counts what lies beyond its piece, and a piece is read again only when a part of it
 //! is past its time. What is written after a read is kept for [`Retention::FLOOR`] at least:
 //! nothing of it is due before that, and a piece is not left alone for longer. A pass goes on
-//! where the last one ended, so that every piece has its turn however many there are. A
-//! record is deleted only as it was seen; one that cannot be read is left alone.
+//! where the last one ended, so that every piece has its turn however many there are.
+//!
+//! When a record is past its time is said by the clock of its writer, which may be wrong:
+//! none is deleted before it was there for [`Retention::FLOOR`] by the leader's monotonic
+//! clock. A record is deleted only as it was seen; one that cannot be read is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::backend::{BackendError, DynBackend, RangeAnswer, RangeRequest};
-use crate::clock::WallMillis;
+use crate::backend::{BackendError, DynBackend, Entry, RangeAnswer, RangeRequest, Revision};
+use crate::clock::{self, Instant, Now, WallMillis};
 use crate::key::{Key, KeyRange, Keyspace};
 use crate::record::{OutcomeRecord, Record};
 use crate::spec::Retention;
@@ -28,6 +32,8 @@ const FEW: usize = PAGE / 4;
 /// A piece is due when one in so many of its records is past its time: were it due for the
 /// first of them, each record would be read again for almost every other one of its piece.
 const PART: usize = 4;
+/// How often it is noted which revision the registry is at.
+const NOTED_EVERY: Duration = Duration::from_secs(10);
 
 /// What one pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +53,14 @@ pub(super) struct Pieces {
     /// Where the last pass ended, and the next one begins.
     at: Bytes,
     all: KeyRange,
+    ages: Ages,
 }
 
 impl Pieces {
     pub(super) fn of(space: &Keyspace) -> Self {
         let all = space.all_outcomes_range();
         let next = BTreeMap::from([(all.start.clone(), WallMillis(0))]);
-        Self { next, at: all.start.clone(), all }
+        Self { next, at: all.start.clone(), all, ages: Ages::default() }
     }
 
     /// The first piece that is due, from where the last read ended on, and around.
@@ -99,17 +106,57 @@ impl Pieces {
         &mut self,
         backend: &DynBackend,
         space: &Keyspace,
-        now: WallMillis,
+        now: &Now,
     ) -> Result<Passed, BackendError> {
         let mut removed = 0;
         for _ in 0..READS {
-            let Some(due) = self.due(now) else { break };
+            let Some(due) = self.due(now.wall) else { break };
             let request = RangeRequest { range: due.clone(), revision: None, limit: PAGE };
             let page = backend.range(request).await?;
-            removed += remove_expired(backend, space, &page, now).await?;
-            self.at = self.read(&due, &page, now);
+            self.ages.seen(page.revision, clock::instant());
+            let expired = Expired { wall: now.wall, settled: self.ages.settled(now.instant) };
+            removed += remove(backend, space, &page, expired).await?;
+            self.at = self.read(&due, &page, now.wall);
         }
-        Ok(Passed { removed, more: self.due(now).is_some() })
+        Ok(Passed { removed, more: self.due(now.wall).is_some() })
+    }
+}
+
+/// Revisions the registry was at, and when: what was written up to one of them is as old.
+#[derive(Debug, Default)]
+struct Ages(VecDeque<(Revision, Instant)>);
+
+impl Ages {
+    /// The registry is at `revision` now. Notes it now and then: few are kept.
+    fn seen(&mut self, revision: Revision, now: Instant) {
+        if self.0.back().is_none_or(|(_, last)| now >= *last + NOTED_EVERY) {
+            self.0.push_back((revision, now));
+        }
+        while self.0.get(1).is_some_and(|(_, at)| now >= *at + Retention::FLOOR) {
+            self.0.pop_front();
+        }
+    }
+
+    /// What was written up to this revision was there for [`Retention::FLOOR`].
+    fn settled(&self, now: Instant) -> Option<Revision> {
+        let old = self.0.iter().rev().find(|(_, at)| now >= *at + Retention::FLOOR);
+        old.map(|(revision, _)| *revision)
+    }
+}
+
+/// What may be removed.
+#[derive(Debug, Clone, Copy)]
+struct Expired {
+    /// It is past its time by now.
+    wall: WallMillis,
+    /// It was written up to this revision; `None` if nothing is known to be old enough.
+    settled: Option<Revision>,
+}
+
+impl Expired {
+    fn is(self, entry: &Entry) -> bool {
+        self.settled.is_some_and(|settled| entry.mod_revision <= settled)
+            && OutcomeRecord::decode(&entry.value).is_ok_and(|record| record.expires <= self.wall)
     }
 }
 
@@ -121,16 +168,15 @@ fn part_expired(page: &RangeAnswer, now: WallMillis) -> Option<WallMillis> {
     later.get(later.len().saturating_sub(1) / PART).copied()
 }
 
-async fn remove_expired(
+async fn remove(
     backend: &DynBackend,
     space: &Keyspace,
     page: &RangeAnswer,
-    now: WallMillis,
+    expired: Expired,
 ) -> Result<usize, BackendError> {
     let mut batch = Batch::default();
-    for entry in &page.entries {
-        let expired = OutcomeRecord::decode(&entry.value).is_ok_and(|record| record.expires <= now);
-        if let (true, Ok(Key::Outcome(def, slot, task))) = (expired, space.parse(&entry.key)) {
+    for entry in page.entries.iter().filter(|entry| expired.is(entry)) {
+        if let Ok(Key::Outcome(def, slot, task)) = space.parse(&entry.key) {
             // A page is smaller than a batch: all of it fits.
             let _ = batch.push(txn::expire_outcome(space, &def, slot, task, entry.mod_revision));
         }

@@ -25,6 +25,10 @@ impl Scene {
 
     /// Writes a terminal record that is kept for so many seconds.
     async fn ends(&self, bits: u128, kept: u64) {
+        self.ends_at(bits, self.now.plus(Duration::from_secs(kept))).await;
+    }
+
+    async fn ends_at(&self, bits: u128, expires: WallMillis) {
         let record = OutcomeRecord {
             ended: Ended::Succeeded,
             attempt: 1,
@@ -33,7 +37,7 @@ impl Scene {
             published: self.now,
             started: self.now,
             finished: self.now,
-            expires: self.now.plus(Duration::from_secs(kept)),
+            expires,
             cancellation: None,
             tally: Tally::default(),
             codecs: Vec::new(),
@@ -63,7 +67,8 @@ impl Scene {
 
     async fn pass(&mut self) -> Passed {
         let backend: DynBackend = self.store.clone();
-        self.pieces.pass(&backend, &self.space, self.now).await.unwrap()
+        let now = Now { instant: clock::instant(), wall: self.now };
+        self.pieces.pass(&backend, &self.space, &now).await.unwrap()
     }
 
     /// The passes of half a minute, as the leader makes them.
@@ -88,7 +93,8 @@ async fn records_go_when_their_time_is_over_and_not_before() {
     assert_eq!((scene.pass_after(99).await, scene.left().await), (0, 120));
     assert_eq!((scene.pass_after(30).await, scene.left().await), (40, 80));
     scene.ends(500, 120).await; // written since
-    assert_eq!((scene.pass_after(150).await, scene.left().await), (1, 80));
+    assert_eq!((scene.pass_after(150).await, scene.left().await), (0, 81), "nobody saw how old it is");
+    assert_eq!((scene.pass_after(120).await, scene.left().await), (1, 80));
     assert_eq!((scene.pass_after(1000).await, scene.left().await), (80, 0));
 }
 
@@ -157,4 +163,28 @@ async fn a_pass_goes_on_where_the_last_one_ended() {
     assert_eq!(scene.pass().await, Passed { removed: READS * PAGE, more: true });
     scene.wait(150).await; // all pieces are due again
     assert_eq!(scene.pass().await.removed, 1000);
+}
+
+/// The clock of its worker is a quarter of an hour behind.
+#[tokio::test(start_paused = true)]
+async fn a_record_born_past_its_time_is_kept_for_a_while_all_the_same() {
+    let mut scene = Scene::new();
+    scene.ends_at(1, WallMillis(scene.now.0 - 15 * 60 * 1000)).await;
+    assert_eq!(scene.pass_after(30).await, 0);
+    scene.ends_at(2, WallMillis(scene.now.0 - 15 * 60 * 1000)).await;
+    assert_eq!((scene.pass_after(90).await, scene.left().await), (0, 2));
+    assert_eq!((scene.pass_after(60).await, scene.left().await), (1, 1), "the first, not the second");
+    assert_eq!((scene.pass_after(150).await, scene.left().await), (1, 0));
+}
+
+#[test]
+fn few_ages_are_kept_and_one_that_is_old_enough() {
+    let (mut ages, began) = (Ages::default(), clock::instant());
+    for second in 0..1000_u32 {
+        let now = began + Duration::from_secs(second.into());
+        ages.seen(second.into(), now);
+        let (settled, old) = (ages.settled(now).unwrap_or(-1), Revision::from(second) - 120);
+        assert!(settled <= old.max(-1) && settled > old - 10, "{settled} after {second} s");
+    }
+    assert!(ages.0.len() <= 14, "{}", ages.0.len());
 }
