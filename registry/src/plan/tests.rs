@@ -1,6 +1,7 @@
 //! Tables for the planner; the property tests are in `tests/laws`.
 
 mod asked;
+mod losses;
 mod turns;
 
 use std::collections::BTreeSet;

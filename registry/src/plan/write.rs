@@ -68,7 +68,8 @@ pub fn write(
             let outcome = OutcomeRecord {
                 ended: Ended::Parked,
                 attempt: tally.attempts,
-                attempt_id: Some(*lost),
+                // The attempt did not end it: its worker, should it live, is not to find itself.
+                attempt_id: None,
                 worker: Some(worker.clone()),
                 published: task.published(),
                 started: now.wall,

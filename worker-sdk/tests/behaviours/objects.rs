@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellows_registry::key::Key;
+use bellows_registry::record::{Record, Tally};
 use bellows_sdk::object_store::memory::InMemory;
 use bellows_sdk::object_store::path::Path;
 use bellows_sdk::object_store::throttle::{ThrottleConfig, ThrottledStore};
 use bellows_sdk::object_store::{ObjectStore, ObjectStoreExt};
 use bellows_sdk::prelude::*;
-use bellows_sdk::{Codecs, Ended, PublishError, TaskFailed};
+use bellows_sdk::{Codecs, Ended, PublishError, Replayed, TaskFailed};
 use futures::TryStreamExt;
+use tokio::sync::Notify;
 
 use super::codecs::{CANARY, echo, encrypted, everything, failed, key, parks};
-use super::world::{Act, LONG, SOON, World, within};
+use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
     a_large_payload_goes_by_reference_and_its_object_is_deleted_when_done,
     a_small_payload_does_not_go_by_reference,
     a_parked_task_keeps_its_object,
+    a_task_parked_for_its_losses_keeps_its_object_whatever_its_last_worker_says_later,
     a_large_payload_of_a_refused_publish_leaves_no_object,
     publishing_again_with_other_bytes_leaves_the_first_object_alone,
     an_object_that_was_changed_or_is_gone_is_told_apart,
@@ -86,6 +90,41 @@ async fn a_parked_task_keeps_its_object(world: World) {
     let failed = failed(client.publish::<Act>(large()).await.unwrap()).await;
     assert_eq!(failed.ended, Ended::Parked);
     assert_eq!(objects(&store).await.len(), 1);
+}
+
+/// The last worker was only thought dead, and its handler succeeded.
+async fn a_task_parked_for_its_losses_keeps_its_object_whatever_its_last_worker_says_later(world: World) {
+    let mut patient = policy(LONG);
+    patient.execution.max_disruptions = 1;
+    world.bellows.define::<Act>(patient).await.unwrap();
+    let (store, codecs) = bucket();
+    let (cut_off, link) = world.client_with_over_a_bad_link(codecs.clone());
+    let client = world.client_with(codecs);
+    let task = client.publish::<Act>(large()).await.unwrap();
+    let raw = task.to_ref().raw().clone();
+    let suspect = Tally { losses: Tally::SUSPECT_LOSSES, ..Tally::default() };
+    world.put(world.space().path(&Key::Tally(raw.definition.clone(), raw.id)), suspect.encode()).await;
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let act = move |_: TaskContext, text: String| {
+        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        async move {
+            says.notify_one();
+            waits.notified().await;
+            Ok(text.len().to_string().into())
+        }
+    };
+    let late = world.worker(&cut_off, 1, act).await;
+    within(SOON, began.notified()).await;
+    link.set_reachable(false);
+    go.notify_one();
+    assert_eq!(within(SOON, task.outcome()).await.unwrap().ended, Ended::Parked);
+    link.set_reachable(true);
+    within(SOON, late.drain(Duration::from_secs(5))).await.unwrap(); // its outcome is sent, in vain
+    assert_eq!(objects(&store).await.len(), 1, "a replay needs it");
+    let _worker = world.worker(&client, 1, measure).await;
+    assert_eq!(within(SOON, client.replay(&raw)).await.unwrap(), Replayed::Again { life: 1 });
+    assert_eq!(within(SOON, task).await.unwrap(), "1020000");
 }
 
 async fn a_large_payload_of_a_refused_publish_leaves_no_object(world: World) {

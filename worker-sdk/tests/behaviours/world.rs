@@ -94,10 +94,23 @@ impl World {
 
     /// A client whose way to the registry can be made to fail.
     pub(crate) fn client_over_a_bad_link(&self) -> (Bellows, Faulty<Link>) {
+        self.over_a_bad_link(self.options.clone())
+    }
+
+    /// One that has these codecs.
+    #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
+    pub(crate) fn client_with_over_a_bad_link(
+        &self,
+        codecs: bellows_sdk::Codecs,
+    ) -> (Bellows, Faulty<Link>) {
+        self.over_a_bad_link(Options { codecs, ..self.options.clone() })
+    }
+
+    fn over_a_bad_link(&self, options: Options) -> (Bellows, Faulty<Link>) {
         let results = KeyRange::prefix(format!("{}r/", self.space().prefix()));
         let link = Link { to: Arc::clone(&self.store), results, watches: AtomicU32::new(0) };
         let link = Faulty::new(link, 7);
-        let client = Bellows::with_backend(Arc::new(link.clone()), self.options.clone()).unwrap();
+        let client = Bellows::with_backend(Arc::new(link.clone()), options).unwrap();
         (client, link)
     }
 
