@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bellows_registry::key::Key;
@@ -179,6 +181,25 @@ async fn a_campaign_that_vanished_is_held_again() {
         let leads = timeout(Duration::from_secs(5), demand.wait_for(|r| r.leading && r.fresh));
         leads.await.expect("somebody leads").unwrap();
     }
+}
+
+/// A registry whose disk is full is read, and refuses what is written.
+#[tokio::test(start_paused = true)]
+async fn a_leader_key_that_cannot_be_put_is_tried_again_with_waits() {
+    let mut world = World::new(11).await;
+    let leader = format!("{}leader/", world.space.prefix());
+    let full = Arc::new(AtomicBool::new(true));
+    for _ in 0..1000 {
+        let (puts, full) = (puts(leader.clone()), Arc::clone(&full));
+        world.assigner_link.next_txn(move |txn| full.load(Relaxed) && puts(txn), Fault::Refuse);
+    }
+    let (_, mut demand) = world.assigner("a");
+    sleep(Duration::from_secs(60)).await;
+    let refused = 1000 - world.assigner_link.pending();
+    assert!((10..100).contains(&refused), "{refused} tries in a minute");
+    full.store(false, Relaxed);
+    let leads = timeout(Duration::from_secs(5), demand.wait_for(|r| r.leading && r.fresh));
+    leads.await.expect("it leads once it may").unwrap();
 }
 
 /// Everything at once, by seed.

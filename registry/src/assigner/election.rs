@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Assigner;
 use crate::backend::{Change, Entry, Revision};
+use crate::backoff::Waits;
 use crate::clock;
 use crate::key::{Key, KeyRange};
 use crate::mirror::{Mirror, MirrorEvent};
@@ -37,20 +38,27 @@ pub(super) async fn campaign(
     let mut mirror = Mirror::new(Arc::clone(&assigner.backend), KeyRange::one(key));
     let mut holder = Holder::Unknown;
     let lost = session.lost();
+    // A registry that can be read may refuse writes, for as long as its disk is full: the
+    // key is then free at each look.
+    let mut waits = Waits::spread_by(assigner.config.identity.as_bytes());
+    let mut not_before = clock::instant();
     loop {
         session.tick();
         if let Holder::Us(term) = holder {
             return Some(term);
         }
-        if may_take(&holder, assigner) {
+        if may_take(&holder, assigner) && clock::instant() >= not_before {
             holder = take(assigner, session).await;
             if matches!(holder, Holder::Unknown) {
+                not_before = clock::instant() + waits.after_failure();
                 // If it was not applied, no change will ever tell: look at the key.
                 mirror.relist();
+            } else {
+                waits.succeeded();
             }
             continue;
         }
-        let wake = wake_at(&holder, assigner).min(clock::instant() + session.ttl() / 4);
+        let wake = wake_at(&holder, assigner).max(not_before).min(clock::instant() + session.ttl() / 4);
         tokio::select! {
             () = stop.cancelled() => return None,
             () = lost.cancelled() => return None,
