@@ -2,13 +2,19 @@
 
 mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bellows_registry::assigner::{Assigner, AssignerConfig};
+use bellows_registry::clock;
 use bellows_registry::key::Key;
-use bellows_registry::testkit::{Fault, Rates, puts};
+use bellows_registry::record::{Delay, TaskRecord};
+use bellows_registry::testkit::{Fault, Rates, puts, records};
+use bellows_registry::txn;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use world::slow::{SlowLists, polled_at_most};
 use world::{Behaviour, TTL, World};
 
 const STEADY: Behaviour = Behaviour { takes: Duration::from_millis(50), fail: 0, hand_back: 0 };
@@ -181,6 +187,29 @@ async fn a_campaign_that_vanished_is_held_again() {
         let leads = timeout(Duration::from_secs(5), demand.wait_for(|r| r.leading && r.fresh));
         leads.await.expect("somebody leads").unwrap();
     }
+}
+
+/// A task becomes due while the leader may not plan, since it waits for a list.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_waits_for_a_list_does_not_spin_when_a_task_becomes_due() {
+    let mut world = World::new(12).await;
+    let slow = Arc::new(SlowLists { link: world.assigner_link.clone(), by: Mutex::default() });
+    let (config, entropy) = (AssignerConfig::default(), Arc::clone(&world.entropy));
+    let assigner = Assigner::new(slow.clone(), world.space.clone(), config, entropy);
+    world.tasks.spawn(polled_at_most(2000, assigner.run(CancellationToken::new())));
+    world.worker(2, STEADY);
+    sleep(Duration::from_secs(1)).await;
+    let delay = Some(Delay::from_now(Duration::from_secs(1), clock::wall()));
+    let later = TaskRecord { delay, ..records::task() };
+    let publish = txn::publish(&world.space, &world.def, world.entropy.task_id(), &later);
+    world.send(&world.store, publish).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    *slow.by.lock().unwrap() = Duration::from_secs(3);
+    world.assigner_link.next_txn(puts(assignments(&world)), Fault::LoseAnswer);
+    world.publish().await;
+    world.until_settled(2).await;
+    assert_eq!(world.assigner_link.pending(), 0, "the fault met its request");
+    world.assert_lawful().await;
 }
 
 /// A registry whose disk is full is read, and refuses what is written.

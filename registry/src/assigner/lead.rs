@@ -120,7 +120,14 @@ impl<'a> Lead<'a> {
     /// When to look again although nothing happened.
     fn wake(&self) -> Instant {
         let tick = clock::instant() + self.session.ttl() / 4;
-        [self.plan.wake, self.assumed.next_retry()].into_iter().flatten().fold(tick, Instant::min)
+        // While nothing is planned the plan is an old one, and its time may be over: waiting
+        // for that is no waiting.
+        let planned = self.plan.wake.filter(|_| self.may_plan());
+        [planned, self.assumed.next_retry()].into_iter().flatten().fold(tick, Instant::min)
+    }
+
+    fn may_plan(&self) -> bool {
+        self.stage == Stage::Planning && !self.view.is_listing()
     }
 
     fn fold(&mut self, event: PageEvent) {
@@ -199,7 +206,7 @@ impl<'a> Lead<'a> {
         let now = clock::now();
         self.doubt(&now);
         self.assumed.end_passed(self.view.revision(), now.instant);
-        if self.stage == Stage::Planning && !self.view.is_listing() {
+        if self.may_plan() {
             self.view.pass(&now);
             self.plan = plan::assign(&self.view, &self.assumed, &now);
             if self.in_flight.len() < IN_FLIGHT {

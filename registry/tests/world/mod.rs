@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod slow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
