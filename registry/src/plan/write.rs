@@ -134,7 +134,7 @@ fn after_loss(task: &Task, isolation: Isolation, now: &Now, worker: &WorkerId) -
     let mut tally = task.tally();
     tally.losses += 1;
     tally.losses_alone += u32::from(isolation == Isolation::Alone);
-    tally.delay = None;
+    tally.due_at_once(now.wall);
     let text = format!("worker {worker} was lost");
     tally.remember(AttemptError::new(tally.attempts + 1, now.wall, ErrorKind::WorkerLost, &text));
     tally

@@ -1,6 +1,7 @@
 //! What became of a task: its tally while it lives, its terminal record after.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,14 @@ impl Tally {
     /// Whether the task must run alone.
     pub fn is_suspect(&self) -> bool {
         self.losses >= Self::SUSPECT_LOSSES
+    }
+
+    /// Makes the task due at once: infrastructure ended its attempt. If it waits for a worker
+    /// of another version, it begins to wait anew.
+    pub fn due_at_once(&mut self, now: WallMillis) {
+        // That wait is counted from when the task is due: for want of this, from its publish.
+        let waits = !self.undecodable_by.is_empty();
+        self.delay = waits.then(|| Delay::from_now(Duration::ZERO, now));
     }
 
     /// Adds an error, and lets the oldest go beyond [`limits::ERRORS`].

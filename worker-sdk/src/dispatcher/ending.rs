@@ -75,7 +75,7 @@ impl Attempt<'_> {
             End::HandedBack => {
                 let mut tally = self.record.tally.clone();
                 tally.hand_backs += 1;
-                tally.delay = None;
+                tally.due_at_once(self.now);
                 self.give_back(space, &tally, "handed_back", None)
             }
             End::Cancelled(met) => self.cancelled_on_request(space, met),

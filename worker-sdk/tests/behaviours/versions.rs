@@ -1,9 +1,11 @@
 //! Payloads that some versions of the worker cannot read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_sdk::prelude::*;
-use bellows_sdk::{DispatcherHandle, Ended, ErrorKind};
+use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, TaskStatus};
+use tokio::sync::Notify;
 
 use super::world::{Act, LONG, SOON, World, within};
 
@@ -16,7 +18,11 @@ behaviours! {
 mod patience {
     use super::*;
 
-    behaviours! { paused_only: a_payload_that_no_other_version_comes_for_is_parked_in_the_end }
+    behaviours! {
+        paused_only:
+        a_payload_that_no_other_version_comes_for_is_parked_in_the_end,
+        a_task_that_another_version_handed_back_waits_for_one_again,
+    }
 
     async fn a_payload_that_no_other_version_comes_for_is_parked_in_the_end(world: World) {
         world.define(LONG).await;
@@ -27,6 +33,30 @@ mod patience {
         assert_eq!((outcome.ended, outcome.tally.undecodable_by.len()), (Ended::Parked, 1));
         let waited = before.elapsed().as_secs();
         assert!((600..660).contains(&waited), "{waited} s");
+    }
+
+    async fn a_task_that_another_version_handed_back_waits_for_one_again(world: World) {
+        world.define(LONG).await;
+        let _old = misreads(&world, "1").await;
+        let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+        tried(&task, 1).await;
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        let began = Arc::new(Notify::new());
+        let says = Arc::clone(&began);
+        let act = move |context: TaskContext, _: String| {
+            let says = Arc::clone(&says);
+            async move {
+                says.notify_one();
+                context.cancelled().cancelled().await;
+                Err("told to stop".into())
+            }
+        };
+        let new = launched(&world, Tasks::new().with_fn::<Act, _, _>(act), "2").await;
+        within(SOON, began.notified()).await;
+        within(SOON, new.drain(Duration::from_secs(1))).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        let TaskStatus::Waiting { tally } = task.status().await.unwrap() else { panic!("it waits") };
+        assert_eq!((tally.hand_backs, tally.attempts), (1, 0));
     }
 }
 
@@ -62,7 +92,7 @@ async fn reads(world: &World, version: &str) -> DispatcherHandle {
 async fn tried(task: &TaskHandle<Act>, versions: usize) {
     within(SOON, async {
         loop {
-            if let bellows_sdk::TaskStatus::Waiting { tally } = task.status().await.unwrap()
+            if let TaskStatus::Waiting { tally } = task.status().await.unwrap()
                 && tally.undecodable_by.len() == versions
             {
                 return;

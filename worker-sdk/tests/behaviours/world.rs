@@ -99,10 +99,7 @@ impl World {
 
     /// One that has these codecs.
     #[cfg(all(feature = "zstd", feature = "encryption", feature = "object-store"))]
-    pub(crate) fn client_with_over_a_bad_link(
-        &self,
-        codecs: bellows_sdk::Codecs,
-    ) -> (Bellows, Faulty<Link>) {
+    pub(crate) fn client_with_over_a_bad_link(&self, codecs: bellows_sdk::Codecs) -> (Bellows, Faulty<Link>) {
         self.over_a_bad_link(Options { codecs, ..self.options.clone() })
     }
 

@@ -52,7 +52,8 @@ async fn work(context: TaskContext, order: Order) -> TaskResult<String> {
 /// The process: what a worker's `main` does, with one thread for handlers.
 pub(crate) fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let served = runtime.block_on(bellows_sdk::serve(Tasks::new().with_fn::<Serve, _, _>(work).concurrency(8)));
+    let served =
+        runtime.block_on(bellows_sdk::serve(Tasks::new().with_fn::<Serve, _, _>(work).concurrency(8)));
     if let Err(error) = &served {
         eprintln!("Error: {error:?}"); // as a `main` that returns it
     }

@@ -14,10 +14,16 @@ fn running(tally: &Tally) -> Scene {
     let mut scene = Scene::new(Mode::Active);
     scene.tasks(1..=1);
     scene.put(&Key::Tally(def(), task()), tally.encode());
-    scene.worker(1, 1, WorkerState::Active);
+    of_version(&mut scene, 1, "2");
     let plan = scene.plan();
     scene.carry_out(&plan);
     scene
+}
+
+fn of_version(scene: &mut Scene, n: u64, version: &str) {
+    let version = Some(version.to_owned());
+    let record = WorkerRecord { slots: 1, state: WorkerState::Active, sdk: "0".into(), version };
+    scene.put(&Key::Worker(def(), worker(n)), record.encode());
 }
 
 fn attempt(scene: &Scene) -> AttemptId {
@@ -37,13 +43,8 @@ fn the_late_worker_of_a_task_parked_for_its_losses_does_not_find_itself_in_the_r
     else {
         panic!("{step:?}");
     };
-    let entry = |key: Bytes, value: Bytes| Entry {
-        key,
-        value,
-        create_revision: 1,
-        mod_revision: 1,
-        lease: None,
-    };
+    let entry =
+        |key: Bytes, value: Bytes| Entry { key, value, create_revision: 1, mod_revision: 1, lease: None };
     let found = entry(space.path(&fetch.key()), crate::testkit::records::task().encode());
     let row = fetch.with(&space, &found).unwrap();
     let written = row.then.into_iter().find_map(|op| match op {
@@ -58,4 +59,19 @@ fn the_late_worker_of_a_task_parked_for_its_losses_does_not_find_itself_in_the_r
     let answers = vec![OpAnswer::Get(vec![written])];
     let late = TxnAnswer { revision: 2, succeeded: false, answers };
     assert_eq!(Settled::of(&late, lost), Settled::Fenced);
+}
+
+#[test]
+fn a_task_lost_while_it_waits_for_another_version_begins_to_wait_anew() {
+    let mut scene = running(&Tally { undecodable_by: vec!["1".into()], ..Tally::default() });
+    scene.now.instant += 2 * versions::PATIENCE;
+    scene.delete(&Key::Worker(def(), worker(1)));
+    let plan = scene.plan();
+    assert!(matches!(plan.steps[..], [(_, Step::Lost { .. })]), "{plan:?}");
+    scene.carry_out(&plan);
+    of_version(&mut scene, 2, "1");
+    let plan = scene.plan();
+    assert_eq!((given(&plan), plan.waiting[&def()]), (vec![], Waiting::NoOtherVersion));
+    scene.now.instant += versions::PATIENCE;
+    assert_eq!(given(&scene.plan()), [(task(), worker(2))]);
 }

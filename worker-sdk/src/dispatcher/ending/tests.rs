@@ -19,6 +19,11 @@ fn task() -> TaskId {
 
 /// What is written when attempt `number` of 3 ends so, in words.
 fn ends(task: TaskId, number: u32, end: End) -> String {
+    ends_after(Tally { attempts: number - 1, ..Tally::default() }, task, end)
+}
+
+/// What is written when the attempt after all this ends so.
+fn ends_after(tally: Tally, task: TaskId, end: End) -> String {
     let at = AttemptRef {
         definition: DefinitionId::new("default", "act").unwrap(),
         worker: WorkerId::for_session("pod", 1).unwrap(),
@@ -27,14 +32,14 @@ fn ends(task: TaskId, number: u32, end: End) -> String {
     };
     let jitter = Percent::new(0).unwrap();
     let record = AssignmentRecord {
-        number,
+        number: tally.attempts + 1,
         max_attempts: 3,
         timeout: Span::secs(30),
         backoff: Backoff { initial: Span::secs(4), factor: 2, max: Span::secs(60), jitter },
         retention: Retention::default(),
         slot: ResultSlot::from_bits(1),
         published: WallMillis(0),
-        tally: Tally { attempts: number - 1, ..Tally::default() },
+        tally,
         isolation: Isolation::Shared,
         cancel: false,
         has_checkpoint: false,
@@ -61,9 +66,10 @@ fn ends(task: TaskId, number: u32, end: End) -> String {
             Op::Put { key, value, .. } => match space.parse(key).unwrap() {
                 Key::Tally(..) => {
                     let tally = Tally::decode(value).unwrap();
-                    let wait = tally.delay.map_or(0, |delay| delay.millis);
+                    let wait = tally.delay.map(|delay| format!("in {}", delay.millis));
+                    let wait = wait.unwrap_or_else(|| "at once".to_owned());
                     assert_no_loss(&tally);
-                    format!("p: {} failed, {} back, again in {wait}", tally.attempts, tally.hand_backs)
+                    format!("p: {} failed, {} back, again {wait}", tally.attempts, tally.hand_backs)
                 }
                 Key::Outcome(..) => {
                     let outcome = OutcomeRecord::decode(value).unwrap();
@@ -130,7 +136,7 @@ fn every_end_of_a_published_task_is_one_move() {
         (3, undecodable(), r#"parked; -a; -t; -p; -k; x: 3 b"1"; r: Parked 3"#),
         (1, End::TimedOut, "failed; -a; p: 1 failed, 0 back, again in 4000"),
         (3, End::Panicked("oh".into()), r#"parked; -a; -t; -p; -k; x: 3 b"1"; r: Parked 3"#),
-        (3, End::HandedBack, "handed_back; -a; p: 2 failed, 1 back, again in 0"),
+        (3, End::HandedBack, "handed_back; -a; p: 2 failed, 1 back, again at once"),
         (2, End::Cancelled(Cancellation::Stopped), "cancelled; -a; -t; -p; -k; r: Cancelled 1"),
     ] {
         let what = format!("{number} {end:?}");
@@ -150,9 +156,16 @@ fn a_singletons_task_stays_and_rests_for_a_second_at_least() {
         (1, failed(TaskError::snooze(Duration::ZERO)), "snoozed; -a; p: 0 failed, 0 back, again in 1000"),
         (1, failed(TaskError::park("no")), "failed; -a; p: 1 failed, 0 back, again in 60000"),
         (1, failed(TaskError::cancel("no")), "succeeded; -a; p: 0 failed, 0 back, again in 1000"),
-        (1, End::HandedBack, "handed_back; -a; p: 0 failed, 1 back, again in 0"),
+        (1, End::HandedBack, "handed_back; -a; p: 0 failed, 1 back, again at once"),
     ] {
         let what = format!("{number} {end:?}");
         assert_eq!(ends(SINGLETON, number, end), written, "{what}");
     }
+}
+
+#[test]
+fn a_task_handed_back_while_it_waits_for_another_version_begins_to_wait_anew() {
+    let tally = Tally { undecodable_by: vec!["1".into()], ..Tally::default() };
+    let written = ends_after(tally, task(), End::HandedBack);
+    assert_eq!(written, "handed_back; -a; p: 0 failed, 1 back, again in 0");
 }
