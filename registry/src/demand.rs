@@ -37,7 +37,8 @@ pub struct Demand {
     pub wanted: usize,
     /// Tasks waiting for their time.
     pub delayed: usize,
-    /// Tasks given to a worker.
+    /// Tasks given to a worker. One counts from when its assignment is sent, and no longer as
+    /// due: on its way it is demand all the same.
     pub assigned: usize,
     /// Tasks given up until a person replays them.
     pub parked: usize,
@@ -62,10 +63,11 @@ impl Demand {
     }
 
     fn of(id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) -> Self {
-        let due = definition.due_count();
+        let given = plan::being_given(id, definition, assumed);
+        let due = definition.due_count().saturating_sub(given.tasks);
         let startable = plan::startable(id, definition, assumed, now);
         // What a startable task takes, is known only on average where not all are.
-        let slots = definition.lanes().due_slots();
+        let slots = definition.lanes().due_slots().saturating_sub(given.slots);
         let startable_slots = if due == 0 { 0 } else { (slots * startable).div_ceil(due) };
         let active = |state: WorkerState| state == WorkerState::Active;
         let workers = definition.workers().values().filter(|w| active(w.record.state));
@@ -73,9 +75,9 @@ impl Demand {
         Self {
             due,
             startable,
-            wanted: definition.assigned_slots() + startable_slots,
-            delayed: definition.waiting_count() - due,
-            assigned: definition.assigned_count(),
+            wanted: definition.assigned_slots() + given.slots + startable_slots,
+            delayed: definition.waiting_count() - definition.due_count(),
+            assigned: definition.assigned_count() + given.tasks,
             parked: definition.parked_count(),
             oldest_due: definition.oldest_due().filter(|_| due > 0),
             workers,

@@ -41,7 +41,7 @@ use crate::view::{Class, Definition, LaneKey, Parked, Task, View};
 use give::Give;
 
 pub use assumed::Assumed;
-pub use limits::startable;
+pub use limits::{BeingGiven, being_given, startable};
 pub use write::{Fetch, Written, write};
 
 /// How many steps one plan has at most: what two full batches take.

@@ -60,7 +60,7 @@ impl<'a> Limits<'a> {
 
     /// Of one fairness key.
     pub(super) fn key(&self, key: &LaneKey, lane: &Lane) -> Allowed {
-        let running = lane.held() + self.unseen.get(key).copied().unwrap_or(0);
+        let running = lane.held() + self.unseen(key);
         let limit = self.definition.lanes().per_key();
         let at_once = limit.map_or(usize::MAX, |limit| limit.saturating_sub(running));
         let in_time = self.meter.key(key);
@@ -69,6 +69,11 @@ impl<'a> Limits<'a> {
         } else {
             Allowed { tasks: at_once, limit: Waiting::KeyConcurrencyLimit, more_at: None }
         }
+    }
+
+    /// What is given out of a lane and not in the view yet.
+    fn unseen(&self, key: &LaneKey) -> usize {
+        self.unseen.get(key).copied().unwrap_or(0)
     }
 
     /// The rate limit, if there is one.
@@ -80,22 +85,37 @@ impl<'a> Limits<'a> {
 /// More lanes than this are not looked at one by one: what they hold counts as startable.
 const LANES_LOOKED_AT: usize = 1024;
 
-/// How many of a definition's due tasks could be given out now if there were slots: what
-/// more workers would help. The others wait for a limit.
+/// What is given out of a definition and not in the view yet, which shows it as due.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BeingGiven {
+    /// So many tasks.
+    pub tasks: usize,
+    /// The slots they take together.
+    pub slots: usize,
+}
+
+/// Counts what is being given out.
+pub fn being_given(id: &DefinitionId, definition: &Definition, assumed: &Assumed) -> BeingGiven {
+    assumed.given(id, definition).fold(BeingGiven::default(), |sum, given| BeingGiven {
+        tasks: sum.tasks + 1,
+        slots: sum.slots + given.class.weight.slots(),
+    })
+}
+
+/// How many of a definition's due tasks could be given out now if there were slots, beside
+/// those that are being given out: what more workers would help. The others wait for a limit.
 pub fn startable(id: &DefinitionId, definition: &Definition, assumed: &Assumed, now: Instant) -> usize {
     let limits = Limits::of(id, definition, assumed, now);
     let lanes = definition.lanes();
-    let by_key = if limits.rate().is_some_and(|rate| rate.per_key.is_some()) {
-        let looked_at = lanes.ring().take(LANES_LOOKED_AT);
-        let mut others = lanes.startable();
-        let mut looked = 0;
-        for (_, key, lane) in looked_at {
-            looked += lane.due().min(limits.key(key, lane).tasks);
-            others -= lane.startable();
+    let left = |key: &LaneKey, lane: &Lane| lane.startable().saturating_sub(limits.unseen(key));
+    let gone = limits.unseen.keys().filter_map(|key| lanes.get(key).map(|lane| (key, lane)));
+    let gone: usize = gone.map(|(key, lane)| lane.startable() - left(key, lane)).sum();
+    let mut by_key = lanes.startable() - gone;
+    if limits.rate().is_some_and(|rate| rate.per_key.is_some()) {
+        for (_, key, lane) in lanes.ring().take(LANES_LOOKED_AT) {
+            let due = lane.due().saturating_sub(limits.unseen(key));
+            by_key = by_key - left(key, lane) + due.min(limits.key(key, lane).tasks);
         }
-        looked + others
-    } else {
-        lanes.startable()
-    };
+    }
     by_key.min(limits.total().tasks)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::demand;
 use crate::record::{FairnessKey, Priority, TaskOptions, Weight};
 use crate::spec::{ConcurrencyLimit, Execution, Pace, RateLimit, Span};
 
@@ -333,6 +334,41 @@ fn what_a_limit_holds_back_is_no_demand() {
     assert_eq!(startable(&mut scene, &assumed), 25, "fifteen of a, all ten of b");
     let later = Assumed::of_a_new_leader(scene.now.instant);
     assert_eq!(startable(&mut scene, &later), 0);
+}
+
+/// Sets a limit.
+type Limit = fn(&mut Scene);
+
+#[test]
+fn a_task_on_its_way_to_a_worker_is_demand_and_is_counted_once() {
+    let demand = |scene: &mut Scene, assumed: &Assumed| {
+        let plan = scene.plan_with(assumed);
+        let mut all = demand::report(&scene.view, assumed, &plan, scene.now.instant);
+        let demand = all.remove(&def()).unwrap();
+        assert_eq!(demand.wanted, 2 * (demand.startable + demand.assigned), "{demand:?}");
+        (demand.due, demand.startable, demand.assigned)
+    };
+    let limits: [(usize, Limit); 5] = [
+        (3, |_| {}),
+        (1, |scene| scene.limited(Some(1), None)),
+        (1, |scene| scene.limited(None, Some(1))),
+        (1, |scene| scene.rated(Some(1), None, Span::secs(1))),
+        (1, |scene| scene.rated(None, Some(1), Span::secs(1))),
+    ];
+    for (at_once, limit) in limits {
+        let (mut scene, mut assumed) = (Scene::new(Mode::Active), Assumed::default());
+        limit(&mut scene);
+        for id in 1..=3 {
+            scene.task(id, TaskOptions { key: key("a"), ..heavy(2) });
+        }
+        scene.worker(1, 2, WorkerState::Active);
+        assert_eq!(demand(&mut scene, &assumed), (3, at_once, 0));
+        let plan = scene.plan_with(&assumed);
+        assumed.sent(&def(), &plan.steps[0].1);
+        assert_eq!(demand(&mut scene, &assumed), (2, at_once - 1, 1), "sent");
+        scene.carry_out(&plan);
+        assert_eq!(demand(&mut scene, &assumed), (2, at_once - 1, 1), "seen before the answer");
+    }
 }
 
 #[test]
