@@ -262,7 +262,13 @@ fn a_task_held_beyond_every_bound_is_taken_back_from_a_living_worker() {
     scene.carry_out(&plan);
     let wake = scene.plan().wake.expect("the planner asks to be woken for it");
     scene.now.instant = wake;
-    assert!(matches!(scene.plan().steps[..], [(_, Step::TakeBack { .. })]));
+    let plan = scene.plan();
+    assert!(matches!(plan.steps[..], [(_, Step::TakeBack { .. })]));
+    scene.carry_out(&plan);
+    let tally = scene.view.definitions()[&def()].task(TaskId::from_bits(1)).unwrap().tally();
+    let says = tally.errors[0].message.clone();
+    let held = "held the task for longer than its time-out allows: it was taken back";
+    assert_eq!((says, tally.losses), (format!("worker {} {held}", worker(1)), 1));
 }
 
 #[test]

@@ -56,15 +56,18 @@ pub fn write(
             Some(Written::Move(txn::assign(space, &at, *seen, &record)))
         }
         Step::Lost { task: id, worker, attempt: lost, isolation } => {
-            let tally = after_loss(task, *isolation, now, worker);
+            let tally = after_loss(task, *isolation, now, &was_lost(worker));
             Some(Written::Move(txn::lost(space, &attempt(def, worker, *id, *lost), &tally)))
         }
         Step::TakeBack { task: id, worker, attempt: held } => {
-            let tally = after_loss(task, Isolation::Shared, now, worker);
+            let text = format!(
+                "worker {worker} held the task for longer than its time-out allows: it was taken back"
+            );
+            let tally = after_loss(task, Isolation::Shared, now, &text);
             Some(Written::Move(txn::take_back(space, &attempt(def, worker, *id, *held), &tally)))
         }
         Step::LostForGood { task: id, worker, attempt: lost } => {
-            let tally = after_loss(task, Isolation::Alone, now, worker);
+            let tally = after_loss(task, Isolation::Alone, now, &was_lost(worker));
             let outcome = OutcomeRecord {
                 ended: Ended::Parked,
                 attempt: tally.attempts,
@@ -128,14 +131,17 @@ fn assignment(task: &Task, policy: &Policy, isolation: Isolation) -> Option<Assi
     })
 }
 
-/// The tally after a worker was lost: infrastructure is not the task's fault, so no
-/// attempt is counted, and the task is due at once (law 17).
-fn after_loss(task: &Task, isolation: Isolation, now: &Now, worker: &WorkerId) -> Tally {
+fn was_lost(worker: &WorkerId) -> String {
+    format!("worker {worker} was lost")
+}
+
+/// The tally after a worker was lost, or its task was taken from it: infrastructure is not
+/// the task's fault, so no attempt is counted, and the task is due at once (law 17).
+fn after_loss(task: &Task, isolation: Isolation, now: &Now, text: &str) -> Tally {
     let mut tally = task.tally();
     tally.losses += 1;
     tally.losses_alone += u32::from(isolation == Isolation::Alone);
     tally.due_at_once(now.wall);
-    let text = format!("worker {worker} was lost");
-    tally.remember(AttemptError::new(tally.attempts + 1, now.wall, ErrorKind::WorkerLost, &text));
+    tally.remember(AttemptError::new(tally.attempts + 1, now.wall, ErrorKind::WorkerLost, text));
     tally
 }
