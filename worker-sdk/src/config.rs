@@ -92,8 +92,9 @@ impl Config {
             })?,
             lease_ttl: parsed(&var, "BELLOWS_LEASE_TTL", |text| {
                 let ttl = span(text)?;
-                // No longer than the assigner waits past a time-out: what it takes back from a dead worker must not
-                // meet a lease that still stands, or the same worker is given the task again.
+                // No longer than the assigner waits past a time-out: what it takes back from a
+                // dead worker must not meet a lease that still stands, or the same worker is
+                // given the task again.
                 let allowed = Duration::from_secs(2)..=Duration::from_secs(60);
                 if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 1m".to_owned()) }
             })?

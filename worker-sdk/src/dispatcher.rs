@@ -137,7 +137,7 @@ impl WorkerDispatcher {
         self
     }
 
-    /// As [`WorkerDispatcher::concurrency`], told by the TaskDefinition: where the code says otherwise, that is drift.
+    /// As [`WorkerDispatcher::concurrency`], by the TaskDefinition's word: code that says otherwise is drift.
     pub(crate) fn told_concurrency(mut self, slots: u32) -> Self {
         self.told_slots = Some(slots);
         self.concurrency(slots)
