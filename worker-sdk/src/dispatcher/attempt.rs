@@ -166,11 +166,6 @@ async fn forget(
     let _ = tokio::time::timeout(GRACE, AbortOnDropHandle::new(deleting)).await;
 }
 
-/// Hands a task back that was never begun.
-pub(crate) async fn hand_back(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord) {
-    end_unbegun(stage, at, record, End::HandedBack).await;
-}
-
 /// Ends an attempt that was never begun.
 async fn end_unbegun(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord, end: End) {
     let now = clock::wall();

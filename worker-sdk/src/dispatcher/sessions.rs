@@ -175,7 +175,9 @@ impl Dispatcher {
                 // In this order: a lost session starts nothing (law 14).
                 biased;
                 () = lost.cancelled() => return Over::Lost,
-                deadline = drain_deadline(&mut self.draining) => return self.drain(held, deadline).await,
+                deadline = drain_deadline(&mut self.draining) => {
+                    return self.drain(held, deadline, &mut signals, &mut live).await;
+                }
                 news = live.next(self.slots.usable()) => match news {
                     Live::Says(said) => state = said,
                     Live::Gone => return Over::Lost,
@@ -211,14 +213,22 @@ impl Dispatcher {
         });
     }
 
-    /// Takes nothing more, waits, hands back.
-    async fn drain(&self, held: &mut Held<'_>, deadline: Instant) -> Over {
+    /// Takes nothing more, waits, hands back. Meanwhile what runs can be cancelled and
+    /// withdrawn as ever.
+    async fn drain(
+        &self,
+        held: &mut Held<'_>,
+        deadline: Instant,
+        signals: &mut Mirror,
+        live: &mut LiveKey,
+    ) -> Over {
         self.health.send_replace(Health::Draining);
         tracing::info!(definition = %self.def, worker = %held.worker, running = held.attempts.len(), "draining");
-        held.stage.slots.close(); // what has no slot yet is handed back at once
-        let lost = held.session.lost();
+        // What has no slot yet is handed back at once, and what is seen from now on too.
+        held.stage.slots.close();
+        let (lost, worker) = (held.session.lost(), held.worker.clone());
         let end = deadline + GRACE + LAST_WORDS;
-        let mut telling = std::pin::pin!(self.tell_that_it_drains(held.stage, &held.worker));
+        let mut telling = std::pin::pin!(self.tell_that_it_drains(held.stage, &worker));
         let (mut told, mut stopped) = (false, false);
         while !told || !held.attempts.is_empty() {
             held.session.tick();
@@ -228,8 +238,20 @@ impl Dispatcher {
                 () = lost.cancelled() => return Over::Lost,
                 unseen = &mut telling, if !told => {
                     told = true;
-                    for begin in unseen.iter().filter_map(|entry| held.standing.put(entry)) {
-                        held.attempts.spawn(attempt::hand_back(Arc::clone(held.stage), begin.at, begin.record));
+                    for entry in unseen {
+                        if let Some(begin) = held.standing.put(&entry) {
+                            held.begin(begin);
+                        }
+                    }
+                }
+                event = signals.next() => {
+                    for begin in held.standing.told(event) {
+                        held.begin(begin);
+                    }
+                }
+                news = live.next(self.slots.usable()) => {
+                    if news == Live::Gone {
+                        return Over::Lost;
                     }
                 }
                 _ = held.attempts.join_next(), if !held.attempts.is_empty() => {}

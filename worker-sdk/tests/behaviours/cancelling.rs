@@ -21,6 +21,7 @@ use super::world::{Act, LONG, SOON, World, within};
 behaviours! {
     a_waiting_task_is_cancelled_at_once_and_never_runs,
     a_running_task_is_told_by_its_token_and_stops,
+    a_running_task_of_a_draining_worker_is_cancelled_all_the_same,
     a_task_is_cancelled_by_its_ref_from_another_process,
     whoever_waits_for_a_cancelled_task_is_told,
     cancelling_a_finished_task_is_too_late_and_changes_nothing,
@@ -126,6 +127,21 @@ async fn a_running_task_is_told_by_its_token_and_stops(world: World) {
     let outcome = task.outcome().await.unwrap();
     assert_eq!((outcome.ended, outcome.cancellation), (Ended::Cancelled, Some(Cancellation::Stopped)));
     assert_eq!((outcome.attempt, outcome.tally.attempts), (1, 0), "the attempt did not fail");
+    no_request_is_left(&world).await;
+}
+
+async fn a_running_task_of_a_draining_worker_is_cancelled_all_the_same(world: World) {
+    world.define(LONG).await;
+    let begun = Arc::new(Notify::new());
+    let worker = world.worker(&world.bellows, 1, patient(&begun)).await;
+    let task = running(&world, &begun, "x").await;
+    let cancel = async {
+        world.until_a_worker_drains().await;
+        within(SOON, task.cancel()).await.unwrap()
+    };
+    let (drained, cancelled) = tokio::join!(worker.drain(LONG), cancel);
+    drained.unwrap();
+    assert_eq!(cancelled, Cancelled::Stopped);
     no_request_is_left(&world).await;
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bellows_registry::backend::Entry;
 use bellows_registry::id::{DefinitionId, WorkerId};
 use bellows_registry::key::{Key, KeyRange};
-use bellows_registry::record::{Record, WorkerRecord, WorkerState};
-use bellows_registry::txn;
+use bellows_registry::record::{Record, Tally, WorkerRecord, WorkerState};
+use bellows_registry::txn::{self, AttemptRef};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, Health, WaitError};
 use tokio::sync::Notify;
@@ -21,6 +21,7 @@ behaviours! {
     a_cordoned_worker_says_so_and_takes_nothing,
     a_worker_whose_live_key_is_gone_begins_anew,
     a_draining_worker_hands_back_what_it_has_not_seen_yet,
+    what_is_taken_back_from_a_draining_worker_is_let_go,
     a_verdict_on_the_way_out_counts,
     a_drain_ends_in_time_though_nobody_answers,
     a_drained_worker_hands_back_and_no_attempt_is_charged,
@@ -114,7 +115,13 @@ async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
     within(SOON, began.notified()).await;
     let (second, _) = only_worker(&world).await;
     assert_ne!(first, second, "a worker id is never used again (law 20)");
-    within(SOON, worker.drain(Duration::ZERO)).await.unwrap();
+    // While it drains it does not: it lets go of what it runs, and ends.
+    let gone = async {
+        world.until_a_worker_drains().await;
+        world.delete(world.space().path(&Key::Worker(act(), second))).await;
+    };
+    let (drained, ()) = tokio::join!(within(SOON, worker.drain(LONG)), gone);
+    drained.unwrap();
     world.assert_lawful().await;
 }
 
@@ -135,6 +142,30 @@ async fn is_done_elsewhere_after_a_hand_back(world: &World, task: &TaskHandle<Ac
     let outcome = within(SOON, task.outcome()).await.unwrap();
     assert_eq!((outcome.attempt, outcome.tally.attempts, outcome.tally.hand_backs), (1, 0, 1));
     assert_eq!(outcome.tally.losses, 0, "a hand-back is not a loss");
+    world.assert_lawful().await;
+}
+
+async fn what_is_taken_back_from_a_draining_worker_is_let_go(world: World) {
+    world.define(LONG).await;
+    let (worker, began) = stuck_worker(&world, &world.bellows).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    within(SOON, began.notified()).await;
+    let assigned = keys(&world, "a").await.remove(0);
+    let at = match world.space().parse(&assigned.key) {
+        Ok(Key::Assignment(definition, worker, task, attempt)) => {
+            AttemptRef { definition, worker, task, attempt }
+        }
+        other => panic!("{other:?}"),
+    };
+    let take_back = async {
+        world.until_a_worker_drains().await;
+        world.write(txn::take_back(&world.space(), &at, &Tally::default())).await;
+    };
+    // Long before its deadline: there is nothing left to wait for.
+    let (drained, ()) = tokio::join!(within(SOON, worker.drain(LONG)), take_back);
+    drained.unwrap();
+    let _second = world.worker(&world.bellows, 1, quick).await;
+    assert_eq!(within(SOON, task).await.unwrap(), "x");
     world.assert_lawful().await;
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bellows_registry::backend::{Entry, Op, RangeRequest, Txn};
 use bellows_registry::check;
 use bellows_registry::key::{KeyRange, Keyspace};
+use bellows_registry::record::{Record, WorkerRecord, WorkerState};
 use bellows_registry::testkit::Faulty;
 use bellows_registry::txn::{Batch, Move};
 use bellows_sdk::prelude::*;
@@ -166,6 +167,19 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until a worker of `Act` says that it drains.
+    pub(crate) async fn until_a_worker_drains(&self) {
+        let workers = KeyRange::prefix(format!("{}q/default/{}/w/", self.space().prefix(), Act::NAME));
+        let drains =
+            |entry: &Entry| WorkerRecord::decode(&entry.value).unwrap().state == WorkerState::Draining;
+        within(SOON, async {
+            while !self.some(workers.clone()).await.iter().any(drains) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
     }
 
     /// No law is broken now.
