@@ -15,6 +15,7 @@ mod attempt;
 mod ending;
 mod live;
 mod reporter;
+mod sending;
 mod sessions;
 pub(crate) mod slots;
 mod standing;

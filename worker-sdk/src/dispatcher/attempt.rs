@@ -15,13 +15,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellows_registry::backend::coalesce::{Writer, Written};
-use bellows_registry::backend::{BackendError, Class, DynBackend, RangeRequest};
+use bellows_registry::backend::coalesce::Writer;
+use bellows_registry::backend::{DynBackend, RangeRequest};
 use bellows_registry::backoff::Waits;
 use bellows_registry::clock::{self, Instant};
 use bellows_registry::key::{Key, KeyRange, Keyspace};
 use bellows_registry::record::{AssignmentRecord, Cancellation, Record, TaskRecord};
-use bellows_registry::txn::{AttemptRef, Settled, closed_target};
+use bellows_registry::txn::AttemptRef;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use tracing::Instrument;
 
 use super::ending::{Attempt, End, Ending};
 use super::reporter::{self, Found, Reporter};
+use super::sending::record_end;
 use super::slots::{Occupied, Slots};
 use crate::envelope::codec::About;
 use crate::envelope::codecs::Codecs;
@@ -63,9 +64,6 @@ pub(crate) enum Stop {
 
 /// A handler that was told to stop may take so long to do it.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// An outcome is sent for so long before it is given up: by then the assigner has taken
-/// the task back.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What every attempt of a session shares.
 pub(crate) struct Stage {
@@ -98,9 +96,10 @@ pub(crate) async fn run(
     };
     let Ready { payload, found, slot } = match ready {
         Ok(ready) => ready,
-        Err(Stop::HandBack) => return end_unbegun(stage, at, record, End::HandedBack).await,
+        Err(Stop::HandBack) => return end_unbegun(stage, at, record, End::HandedBack, &stop).await,
         Err(Stop::Cancelled) => {
-            return end_unbegun(stage, at, record, End::Cancelled(Cancellation::NotRunning)).await;
+            let end = End::Cancelled(Cancellation::NotRunning);
+            return end_unbegun(stage, at, record, end, &stop).await;
         }
         Err(_) => return,
     };
@@ -128,7 +127,7 @@ pub(crate) async fn run(
     let took = now.instant - started.instant;
     let (outcome, error, recorded) = match end {
         Some(end) => {
-            let (ending, recorded) = record_end(&stage, &attempt, end).await;
+            let (ending, recorded) = record_end(&stage, &attempt, end, &stop).await;
             #[cfg(feature = "object-store")]
             forget(&stage, &at, &record, &payload, &ending, recorded).await;
             (ending.word, ending.error, recorded)
@@ -167,7 +166,13 @@ async fn forget(
 }
 
 /// Ends an attempt that was never begun.
-async fn end_unbegun(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord, end: End) {
+async fn end_unbegun(
+    stage: Arc<Stage>,
+    at: AttemptRef,
+    record: AssignmentRecord,
+    end: End,
+    stop: &watch::Receiver<Stop>,
+) {
     let now = clock::wall();
     let attempt = Attempt {
         at: &at,
@@ -178,7 +183,7 @@ async fn end_unbegun(stage: Arc<Stage>, at: AttemptRef, record: AssignmentRecord
         max_result: stage.max_result,
         version: stage.version.as_deref(),
     };
-    let (ending, recorded) = record_end(&stage, &attempt, end).await;
+    let (ending, recorded) = record_end(&stage, &attempt, end, stop).await;
     tracing::info!(
         task = %at.task, attempt = %at.attempt, number = record.number, worker = %at.worker,
         outcome = ending.word, recorded, millis = 0, "attempt not begun"
@@ -334,60 +339,5 @@ fn end_of(ran: Result<Ran, JoinError>) -> End {
         }
         // The user's runtime is shutting down under us.
         Err(_) => End::HandedBack,
-    }
-}
-
-/// Writes how an attempt ended. A success whose follow-up tasks are not taken is none: then
-/// the attempt failed.
-async fn record_end(stage: &Stage, attempt: &Attempt<'_>, end: End) -> (Ending, &'static str) {
-    let ending = attempt.end(&stage.space, end);
-    match send(&stage.writer, &ending, attempt.at).await {
-        Ok(recorded) => (ending, recorded),
-        Err(text) => {
-            let ending = attempt.end(&stage.space, End::FollowUpRefused(text));
-            let recorded = send(&stage.writer, &ending, attempt.at).await;
-            (ending, recorded.unwrap_or("no: refused"))
-        }
-    }
-}
-
-/// Sends an outcome until an answer says what became of it: the fence decides, not we.
-/// Fails with the reason if a task that it publishes is not taken: then nothing is written.
-async fn send(writer: &Writer, ending: &Ending, at: &AttemptRef) -> Result<&'static str, String> {
-    let until = clock::instant() + PATIENCE;
-    let mut waits = Waits::spread_by(at.attempt.to_string().as_bytes());
-    let mut unanswered = false;
-    loop {
-        let error = match writer.send(ending.row.clone()).await {
-            Ok(Written::Answer(answer)) => {
-                if let Some(target) = closed_target(&answer, at.attempt, &ending.follow_ups) {
-                    return Err(format!(
-                        "a follow-up task was not taken: {target} does not exist or takes no tasks now"
-                    ));
-                }
-                return Ok(match Settled::of(&answer, at.attempt) {
-                    Settled::Done | Settled::Already => "yes",
-                    Settled::Fenced if unanswered => "at an earlier try, or not at all",
-                    Settled::Fenced => "no: the task is no longer this worker's",
-                });
-            }
-            Ok(Written::Deposed) => BackendError::unknown("an outcome has no outer fence"),
-            Err(error) => error,
-        };
-        if error.class() == Class::Invalid && !ending.follow_ups.is_empty() && !unanswered {
-            // This worker may not publish to their definition, for instance.
-            return Err(format!("the registry refuses the follow-up tasks: {error}"));
-        }
-        if error.class() == Class::Invalid {
-            tracing::error!(task = %at.task, %error, "the registry refuses an outcome");
-            return Ok("no: refused");
-        }
-        unanswered |= error.class() != Class::NotApplied;
-        let wait = waits.after_failure();
-        if clock::instant() + wait >= until {
-            tracing::error!(task = %at.task, %error, "an outcome is given up");
-            return Ok("unknown");
-        }
-        sleep(wait).await;
     }
 }

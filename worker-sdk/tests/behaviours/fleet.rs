@@ -8,6 +8,7 @@ use bellows_registry::backend::Entry;
 use bellows_registry::id::{DefinitionId, WorkerId};
 use bellows_registry::key::{Key, KeyRange};
 use bellows_registry::record::{Record, Tally, WorkerRecord, WorkerState};
+use bellows_registry::testkit::Rates;
 use bellows_registry::txn::{self, AttemptRef};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, Health, WaitError};
@@ -29,6 +30,10 @@ behaviours! {
     a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged,
     a_worker_cut_off_from_the_registry_cannot_settle_late,
     a_singleton_runs_on_one_worker_at_a_time_and_is_taken_over,
+}
+
+behaviours! {
+    paused_only: a_result_in_hand_is_sent_for_as_long_as_its_assignment_stands,
 }
 
 async fn quick(_: TaskContext, text: String) -> TaskResult<String> {
@@ -295,6 +300,27 @@ async fn a_worker_cut_off_from_the_registry_cannot_settle_late(world: World) {
     sleep(Duration::from_secs(3)).await; // time for the late outcome to arrive
     assert_eq!(task.try_result().await.unwrap().as_deref(), Some("x"));
     world.assert_lawful().await;
+}
+
+/// As of an etcd that is full: leases live, and nothing is written.
+async fn a_result_in_hand_is_sent_for_as_long_as_its_assignment_stands(world: World) {
+    world.define(Duration::from_secs(3600)).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let runs = Arc::new(AtomicU32::new(0));
+    let (counted, full) = (Arc::clone(&runs), link.clone());
+    let act = move |_: TaskContext, text: String| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        full.set_rates(Rates { refuse: 1000, ..Rates::default() });
+        async { Ok(text.into()) }
+    };
+    let _worker = world.worker(&client, 1, act).await;
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    sleep(Duration::from_secs(700)).await;
+    assert_eq!((runs.load(Ordering::SeqCst), task.try_result().await.unwrap()), (1, None));
+    link.set_rates(Rates::default());
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.ended, outcome.attempt, outcome.tally.losses), (Ended::Succeeded, 1, 0));
+    assert_eq!(runs.load(Ordering::SeqCst), 1, "it was done once");
 }
 
 struct Sweep;
