@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Bellows;
 use crate::config::{Config, LogFormat, Logging};
-use crate::dispatcher::{DispatcherError, DispatcherHandle, WorkerDispatcher};
+use crate::dispatcher::{DispatcherError, DispatcherHandle, Vitals, WorkerDispatcher};
 use crate::error::ConnectError;
 use crate::http;
 use crate::manifest::{ImageError, print_manifest_if_asked};
@@ -65,9 +65,10 @@ pub enum ServeError {
 
 /// How long all slots may be stuck before the worker ends.
 const STUCK_PATIENCE: Duration = Duration::from_secs(10);
-/// A worker that ended since it was stuck has so long to leave `main`: its runtime waits
-/// for handlers that block their thread.
-const EXIT_PATIENCE: Duration = Duration::from_secs(10);
+/// A worker that has ended has so long to leave `main` by itself: its runtime waits for
+/// handlers that block their thread. A pod has ten seconds beyond its drain, of which a
+/// handler that does not stop takes up to five.
+const EXIT_PATIENCE: Duration = Duration::from_secs(4);
 
 impl fmt::Debug for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,8 +122,11 @@ impl fmt::Debug for ServeError {
 ///
 /// When all slots of a kind of work have been held for 10 s by handlers that did not stop
 /// when they were told to, `/healthz` has failed for as long, the worker hands back what it
-/// can, and this returns [`ServeError::Stuck`]. Where such a handler keeps the program from
-/// leaving `main`, the process is ended 10 s later, with exit code 1.
+/// can, and this returns [`ServeError::Stuck`].
+///
+/// Where a handler that did not stop when it was told to keeps the program from leaving
+/// `main`, the process is ended 4 s after the worker: with exit code 0 if it was drained,
+/// else 1.
 ///
 /// # Cancel safety
 /// Dropping the future is a crash of the worker: its tasks run elsewhere once its lease
@@ -196,6 +200,9 @@ async fn until_drained(
         drained = &mut drain => drained,
         _ = &mut told => drain.await,
     };
+    if vitals.any_stuck() {
+        leave_in_time(vitals, i32::from(drained.is_err()));
+    }
     drained?;
     tracing::info!("drained");
     Ok(())
@@ -203,19 +210,27 @@ async fn until_drained(
 
 /// Ends a worker of which nothing can run any more.
 async fn stuck(handle: DispatcherHandle, definition: &'static str) -> ServeError {
-    let stuck = ServeError::Stuck { definition };
+    let (stuck, vitals) = (ServeError::Stuck { definition }, handle.vitals());
     tracing::error!("{stuck}: the worker ends");
     if let Err(error) = handle.drain(Duration::ZERO).await {
         tracing::warn!(%error, "the worker ended before it was drained");
     }
-    let exits = std::thread::Builder::new().name("bellows-exit".to_owned()).spawn(|| {
+    leave_in_time(vitals, 1);
+    stuck
+}
+
+/// Ends the process in a while, should a handler still keep it from leaving `main` then. On
+/// a thread of its own: the user's may all be blocked, and the others end with `main`.
+fn leave_in_time(vitals: Vitals, code: i32) {
+    let exits = std::thread::Builder::new().name("bellows-exit".to_owned()).spawn(move || {
         std::thread::sleep(EXIT_PATIENCE);
-        std::process::exit(1);
+        if vitals.any_stuck() {
+            std::process::exit(code);
+        }
     });
     if let Err(error) = exits {
         tracing::warn!(%error, "whoever watches this process has to end it");
     }
-    stuck
 }
 
 fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {

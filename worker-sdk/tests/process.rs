@@ -217,6 +217,28 @@ async fn a_worker_process_whose_slots_are_all_stuck_is_not_alive_and_ends() {
     assert_eq!((tally.attempts, tally.losses), (1, 0), "it timed out, and nobody was lost: {log}");
 }
 
+/// A handler that nobody can end, on the only thread, in one of eight slots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_process_that_was_drained_ends_though_a_handler_does_not_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
+    let url = etcd.client_url().to_string();
+    let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
+    let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    bellows.define::<Serve>(Policy::default()).await.unwrap();
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url)]);
+    eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
+    let stuck = bellows.publish::<Serve>(Order::Block { seconds: 120 }).await.unwrap();
+    let running = "bellows_worker_running{definition=\"serve\"} 1\n";
+    eventually("it runs", || worker.get("/metrics").contains(running)).await;
+    worker.terminate();
+    let (code, log) = worker.end().await;
+    assert_eq!(code, Some(0), "its handler would take two minutes more: {log}");
+    let status = stuck.status().await.unwrap();
+    let tally = status.tally().unwrap();
+    assert_eq!((tally.hand_backs, tally.attempts, tally.losses), (1, 0, 0), "{log}");
+}
+
 #[tokio::test]
 async fn a_worker_process_says_which_variable_is_wrong_and_what_to_set() {
     for (variable, said) in [
