@@ -3,6 +3,10 @@
 //! Deciding code takes an [`Instant`] and returns data. Time here is tokio's, so
 //! that a test under paused time moves the whole system. The wall clock appears
 //! only in records, for people and for `due_by_writer` (law 16).
+//!
+//! Tokio's clock is the system's monotonic one, which does not count the time for which a
+//! machine is suspended: a lease may then have ended without its holder's knowledge, and
+//! what keeps its writes out is their fence.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

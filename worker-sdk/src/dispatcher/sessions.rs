@@ -185,6 +185,11 @@ impl Dispatcher {
                 },
                 Ok(()) = stuck.changed() => {}
                 event = signals.next() => {
+                    // Where all of the process stood still, the keeper may not have had its
+                    // turn yet, and what waited in the socket is told first (law 14).
+                    if !held.session.is_healthy() {
+                        return Over::Lost;
+                    }
                     if let Some(now) = health_of(&event) {
                         signal = now;
                     }

@@ -1,7 +1,7 @@
 //! Several workers, and what happens when one ends, well or badly.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bellows_registry::backend::Entry;
@@ -34,6 +34,7 @@ behaviours! {
 
 behaviours! {
     paused_only: a_result_in_hand_is_sent_for_as_long_as_its_assignment_stands,
+    a_worker_that_stood_still_begins_nothing_on_its_old_lease,
 }
 
 async fn quick(_: TaskContext, text: String) -> TaskResult<String> {
@@ -321,6 +322,31 @@ async fn a_result_in_hand_is_sent_for_as_long_as_its_assignment_stands(world: Wo
     let outcome = within(SOON, task.outcome()).await.unwrap();
     assert_eq!((outcome.ended, outcome.attempt, outcome.tally.losses), (Ended::Succeeded, 1, 0));
     assert_eq!(runs.load(Ordering::SeqCst), 1, "it was done once");
+}
+
+/// As after SIGSTOP and SIGCONT: what waited in the socket and the time that has passed are
+/// there at once.
+async fn a_worker_that_stood_still_begins_nothing_on_its_old_lease(world: World) {
+    world.define(LONG).await;
+    let (client, link) = world.client_over_a_bad_link();
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let says = Arc::clone(&begun);
+    let tell = move |context: TaskContext, text: String| {
+        says.lock().unwrap().push(context.worker_id().clone());
+        quick(context, text)
+    };
+    let _worker = world.worker(&client, 1, tell).await;
+    let (first, _) = only_worker(&world).await;
+    link.stall_watches(true);
+    let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
+    keys(&world, "a").await;
+    // That its live key is gone may be told later than what waited.
+    link.hide_next_change(world.space().path(&Key::Worker(act(), first.clone())));
+    link.stall_watches(false);
+    tokio::time::advance(Duration::from_secs(3)).await; // nobody has had a turn in between
+    let outcome = within(SOON, task.outcome()).await.unwrap();
+    assert_eq!((outcome.ended, outcome.tally.losses), (Ended::Succeeded, 1));
+    assert!(!begun.lock().unwrap().contains(&first), "its lease was over");
 }
 
 struct Sweep;
