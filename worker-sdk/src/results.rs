@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bellows_registry::backend::DynBackend;
 use bellows_registry::key::KeyRange;
-use bellows_registry::mirror::{Mirror, MirrorEvent};
+use bellows_registry::mirror::{Mirror, MirrorEvent, PageEvent};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -110,20 +110,25 @@ impl Results {
 
 async fn wake(mut mirror: Mirror, waiting: Arc<Waiting>, follow: Follow) {
     loop {
-        match mirror.next().await {
-            MirrorEvent::Listed { .. } if follow == Follow::UntilGone => waiting.wake_all(),
+        // By the page: kept results may be many, and only their keys matter.
+        match mirror.next_page().await {
+            PageEvent::Page(page) if follow == Follow::UntilGone => {
+                if page.last {
+                    waiting.wake_all();
+                }
+            }
             // Who is not in the list has nothing new to look at: a waiter looks after it
             // has subscribed, and what ended since then is listed or will be told.
-            MirrorEvent::Listed { entries, .. } => {
-                entries.iter().for_each(|entry| waiting.wake(&entry.key));
-            }
-            MirrorEvent::Changed(changes) => {
+            PageEvent::Page(page) => page.entries.iter().for_each(|entry| waiting.wake(&entry.key)),
+            PageEvent::Other(MirrorEvent::Changed(changes)) => {
                 for change in &changes.changes {
                     waiting.wake(change.key());
                 }
             }
-            MirrorEvent::Resumed => {}
-            MirrorEvent::Interrupted(error) => tracing::debug!(%error, "results are followed again"),
+            PageEvent::Other(MirrorEvent::Interrupted(error)) => {
+                tracing::debug!(%error, "results are followed again");
+            }
+            PageEvent::Other(MirrorEvent::Resumed | MirrorEvent::Listed { .. }) => {}
         }
     }
 }
@@ -159,6 +164,108 @@ impl Drop for Place {
             if places.is_empty() {
                 waiting.remove(&self.key);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bellows_registry::backend::{
+        Backend, BackendError, Entry, Lease, LeaseId, RangeAnswer, RangeRequest, Txn, TxnAnswer,
+        WatchRequest, WatchStream,
+    };
+    use futures::future::BoxFuture;
+    use futures::{FutureExt, StreamExt, stream};
+
+    use super::*;
+
+    const RESULTS: usize = 10_000;
+
+    /// Many results, and how many of them somebody holds in memory.
+    #[derive(Debug, Default)]
+    struct Shelf {
+        held: Arc<AtomicUsize>,
+        most: AtomicUsize,
+        read: AtomicUsize,
+        largest_page: AtomicUsize,
+    }
+
+    /// A value that is counted while it is held.
+    struct Value(Arc<AtomicUsize>);
+
+    impl AsRef<[u8]> for Value {
+        fn as_ref(&self) -> &[u8] {
+            &[0; 1024]
+        }
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn key(n: usize) -> Bytes {
+        format!("r/{n:05}").into()
+    }
+
+    impl Shelf {
+        fn take(&self, n: usize) -> Entry {
+            let held = self.held.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(held, Ordering::SeqCst);
+            let value = Bytes::from_owner(Value(Arc::clone(&self.held)));
+            Entry { key: key(n), value, create_revision: 1, mod_revision: 1, lease: None }
+        }
+
+        fn page(&self, request: &RangeRequest) -> RangeAnswer {
+            let mut left = (0..RESULTS).filter(|n| request.range.contains(&key(*n)));
+            let entries: Vec<_> = left.by_ref().take(request.limit).map(|n| self.take(n)).collect();
+            self.read.fetch_add(entries.len(), Ordering::SeqCst);
+            self.largest_page.fetch_max(entries.len(), Ordering::SeqCst);
+            RangeAnswer { revision: 1, entries, more: left.next().is_some() }
+        }
+    }
+
+    fn only_read<T: Send + 'static>() -> BoxFuture<'static, Result<T, BackendError>> {
+        std::future::ready(Err(BackendError::unknown("it is only read"))).boxed()
+    }
+
+    impl Backend for Shelf {
+        fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeAnswer, BackendError>> {
+            std::future::ready(Ok(self.page(&request))).boxed()
+        }
+        fn watch(&self, _: WatchRequest) -> BoxFuture<'_, Result<WatchStream, BackendError>> {
+            std::future::ready(Ok(stream::pending().boxed())).boxed()
+        }
+        fn txn(&self, _: Txn) -> BoxFuture<'_, Result<TxnAnswer, BackendError>> {
+            only_read()
+        }
+        fn grant(&self, _: Duration) -> BoxFuture<'_, Result<Lease, BackendError>> {
+            only_read()
+        }
+        fn keep_alive(&self, _: LeaseId) -> BoxFuture<'_, Result<Duration, BackendError>> {
+            only_read()
+        }
+        fn revoke(&self, _: LeaseId) -> BoxFuture<'_, Result<(), BackendError>> {
+            only_read()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_results_no_more_than_a_page_is_held() {
+        for follow in [Follow::Always, Follow::UntilGone] {
+            let shelf = Arc::new(Shelf::default());
+            let results = Results::new(shelf.clone(), Control::on_the_callers_runtime());
+            let place = results.subscribe(KeyRange::prefix("r/"), follow, key(RESULTS - 1));
+            let woken = tokio::time::timeout(Duration::from_secs(60), place.woken()).await;
+            assert!(woken.is_ok(), "{follow:?}: all were listed, and it was not told");
+            assert_eq!(shelf.read.load(Ordering::SeqCst), RESULTS, "{follow:?}: it was told before");
+            let (most, page) = (shelf.most.load(Ordering::SeqCst), shelf.largest_page.load(Ordering::SeqCst));
+            assert_eq!(most, page, "{follow:?}");
+            assert!(page < RESULTS / 2, "{follow:?}: {page} in one page");
         }
     }
 }
