@@ -314,6 +314,7 @@ async fn end(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErro
         Ok(valid) => match finalize::step(&context.registry, &valid, since).await {
             Ok(Progress::Waiting) => return Ok(Action::requeue(Duration::from_secs(1))),
             Ok(Progress::Done(said)) => Some(said),
+            Ok(Progress::NotOurs) => None,
             Err(error) if since >= finalize::GIVE_UP => Some(finalize::abandoned(&error)),
             Err(error) => return Err(error.into()),
         },

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 pub use bellows_registry::backend::{BackendError, Class};
 use policy::Verdict;
-pub use purge::{Left, Running};
+pub use purge::{Left, Pass, Running};
 
 /// The registry could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,16 @@ pub enum Established {
         /// The registry's generation.
         generation: i64,
     },
+}
+
+/// How the registry took that a definition was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// It says so, by the policy that was written at this revision.
+    At(Revision),
+    /// The name has another life, or what is there is newer: nothing was changed, and
+    /// nothing there is ours to remove.
+    Superseded,
 }
 
 /// A policy and `open`, as read at one moment.
@@ -189,22 +199,24 @@ impl Registry {
 
     /// Says that the definition was deleted, and in which state it leaves its tasks. No
     /// task is accepted from then on. A later life of the name is left as it is.
-    pub async fn retire(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<(), RegistryError> {
+    pub async fn retire(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<Retired, RegistryError> {
         for _ in 0..TRIES {
             let found = self.read(def).await?;
             let other = found.policy.as_ref().is_some_and(|record| record.uid != wanted.uid);
             let verdict = policy::decide(found.policy.as_ref(), wanted);
             if other || matches!(verdict, Verdict::Superseded { .. }) {
-                return Ok(());
+                return Ok(Retired::Superseded);
             }
             // Closed first: whoever reads the state sees no open definition any more.
             if found.open.is_some() && !self.sent(close_definition(&self.space, def, found.seen)).await? {
                 continue;
             }
-            if verdict == Verdict::Same
-                || self.sent(write_policy(&self.space, def, found.seen, wanted)).await?
-            {
-                return Ok(());
+            if verdict == Verdict::Same {
+                return Ok(Retired::At(found.seen));
+            }
+            let answer = self.backend.txn(txn(write_policy(&self.space, def, found.seen, wanted))).await?;
+            if answer.succeeded {
+                return Ok(Retired::At(answer.revision));
             }
         }
         Err(RegistryError::Contended(def.clone()))

@@ -15,12 +15,13 @@
 
 use std::time::Duration;
 
+use bellows_registry::backend::Revision;
 use bellows_registry::record::PolicyState;
 use bellows_registry::spec::{DeletionPolicy, Trigger};
 
 use super::validate::ValidDefinition;
 use crate::events::{self, Said};
-use crate::registry::{Registry, RegistryError, Running, policy_record};
+use crate::registry::{Pass, Registry, RegistryError, Retired, Running, policy_record};
 
 /// How long a deletion may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -39,6 +40,8 @@ pub(super) enum Progress {
     Done(Said),
     /// Look again.
     Waiting,
+    /// The finalizer may go: what the registry holds of this name, if anything, is not ours.
+    NotOurs,
 }
 
 /// One step. `since` is the time since the deletion was asked for.
@@ -55,15 +58,17 @@ pub(super) async fn step(
         (_, DeletionPolicy::Drain) => PolicyState::Draining,
     };
     let record = policy_record(&definition.uid, definition.generation, state, definition.spec.policy());
-    registry.retire(&definition.id, &record).await?;
+    let Retired::At(retired) = registry.retire(&definition.id, &record).await? else {
+        return Ok(Progress::NotOurs);
+    };
     let patient = since < LAST_CALL;
     match (definition.spec.trigger, policy) {
         (Trigger::Singleton, DeletionPolicy::Retain | DeletionPolicy::Purge) => {
-            purge(registry, definition, Running::Remove, since).await
+            purge(registry, definition, retired, Running::Remove, since).await
         }
         (Trigger::Singleton, DeletionPolicy::Drain) | (_, DeletionPolicy::Purge) => {
             let running = if patient { Running::Spare } else { Running::Remove };
-            purge(registry, definition, running, since).await
+            purge(registry, definition, retired, running, since).await
         }
         (_, DeletionPolicy::Retain) => {
             let left = registry.left(&definition.id).await?;
@@ -86,10 +91,17 @@ pub(super) async fn step(
 async fn purge(
     registry: &Registry,
     definition: &ValidDefinition,
+    retired: Revision,
     running: Running,
     since: Duration,
 ) -> Result<Progress, RegistryError> {
-    let left = registry.purge(&definition.id, running).await?;
+    let left = match registry.purge(&definition.id, retired, running).await? {
+        Pass::Left(left) => left,
+        // Mostly another life; but a replica of another version may have said the same in
+        // its own words. The next step asks the registry which it is.
+        Pass::Superseded if since < GIVE_UP => return Ok(Progress::Waiting),
+        Pass::Superseded => return Ok(Progress::NotOurs),
+    };
     if left.is_busy() && since < GIVE_UP {
         return Ok(Progress::Waiting);
     }
@@ -125,8 +137,27 @@ mod tests {
     use bellows_registry::backend::memory::MemoryBackend;
     use bellows_registry::id::DefinitionId;
     use bellows_registry::key::Keyspace;
+    use bellows_registry::spec::Policy;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_late_deletion_ends_without_touching_the_names_next_life() {
+        for trigger in ["Publish", "Singleton"] {
+            let backend = Arc::new(MemoryBackend::new());
+            let registry = Registry::new(backend.clone(), Keyspace::default());
+            let text = format!("worker: {{ image: x }}\ntrigger: {trigger}\ndeletionPolicy: Purge");
+            let spec: crate::crd::TaskDefinitionSpec = serde_yaml_ng::from_str(&text).unwrap();
+            let id = DefinitionId::new("a", "b").unwrap();
+            let definition = ValidDefinition { id, uid: "old".to_owned(), generation: 1, spec };
+            let singleton = Policy { trigger: Trigger::Singleton, ..Policy::default() };
+            let next = policy_record("next", 1, PolicyState::Active, singleton);
+            registry.establish(&definition.id, &next).await.unwrap();
+            let said = step(&registry, &definition, Duration::ZERO).await.unwrap();
+            assert!(matches!(said, Progress::NotOurs), "{trigger}: {said:?}");
+            assert_eq!(registry.left(&definition.id).await.unwrap().waiting, 1, "{trigger}");
+        }
+    }
 
     #[tokio::test]
     async fn a_singletons_task_goes_with_its_definition_whatever_the_policy() {

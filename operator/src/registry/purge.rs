@@ -4,6 +4,9 @@
 //! waits; what still runs is left to the next pass, or, at the deadline, removed as well:
 //! its worker's settle then finds its fence gone and does nothing (law 2).
 //!
+//! Every removal is fenced by that very policy: a replica that is late must not remove the
+//! tasks of the name's next life.
+//!
 //! An assignment that was under way when the state was written may still arrive, but not
 //! once its task is gone (it compares the task). So a pass ends with a look at the
 //! assignments, and whoever finds some comes again.
@@ -12,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::mem::discriminant;
 
-use bellows_registry::backend::{Compare, Is, Op, Txn, limits};
+use bellows_registry::backend::{Compare, Is, Op, Revision, Txn, limits};
 use bellows_registry::id::{DefinitionId, TaskId};
 use bellows_registry::key::{Key, KeyRange};
 use bytes::Bytes;
@@ -46,6 +49,16 @@ impl fmt::Display for Left {
         let least = if *more { "at least " } else { "" };
         write!(f, "{least}{waiting} waiting, {running} running and {parked} parked tasks")
     }
+}
+
+/// How one pass of a purge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// This is left after it, as far as it is known; `more` if the pass reached its bound.
+    Left(Left),
+    /// The policy changed meanwhile: nothing was removed since, and who asked for the purge
+    /// has to ask the registry anew whether it may.
+    Superseded,
 }
 
 /// Whether tasks that run are removed too.
@@ -88,31 +101,39 @@ impl Registry {
         Ok((count, false))
     }
 
-    /// One pass. Answers what is left after it, as far as it is known; `more` if the pass
-    /// reached its bound.
-    pub async fn purge(&self, def: &DefinitionId, running: Running) -> Result<Left, RegistryError> {
+    /// One pass, as long as the policy is the one written at `policy`.
+    pub async fn purge(
+        &self,
+        def: &DefinitionId,
+        policy: Revision,
+        running: Running,
+    ) -> Result<Pass, RegistryError> {
+        let fence = Compare { key: self.space.path(&Key::Policy(def.clone())), is: Is::At(policy) };
         let mut pages = Pages::of(self, self.space.definition_range(def));
         // The assignments come first in the order of keys: no more of them than slots.
         let mut held = BTreeSet::new();
         let mut read = 0;
         while let Some(page) = pages.next().await? {
-            self.remove(&page, running, &mut held).await?;
+            if !self.remove(&page, &fence, running, &mut held).await? {
+                return Ok(Pass::Superseded);
+            }
             read += 1;
             if read >= PASS && !pages.at_end() {
-                return Ok(Left { running: held.len(), more: true, ..Left::default() });
+                return Ok(Pass::Left(Left { running: held.len(), more: true, ..Left::default() }));
             }
         }
         let (running, more) = self.count(self.space.all_assignments_range(def)).await?;
-        Ok(Left { running, more, ..Left::default() })
+        Ok(Pass::Left(Left { running, more, ..Left::default() }))
     }
 
-    /// Removes what goes of one page, as few ranges.
-    async fn remove(
+    /// Removes what goes of one page, as few ranges. Answers whether the fence held.
+    pub(super) async fn remove(
         &self,
         page: &[Bytes],
+        fence: &Compare,
         running: Running,
         held: &mut BTreeSet<TaskId>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<bool, RegistryError> {
         let goes = |path: &Bytes| {
             let key = self.space.parse(path).ok()?;
             let goes = match &key {
@@ -131,9 +152,12 @@ impl Registry {
         let runs = runs(page, goes);
         for chunk in runs.chunks(CHUNK) {
             let then = chunk.iter().cloned().map(Op::Delete).collect();
-            self.backend.txn(Txn { then, ..Txn::default() }).await?;
+            let row = Txn { compares: vec![fence.clone()], then, otherwise: Vec::new() };
+            if !self.backend.txn(row).await?.succeeded {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets the policy of a definition whose tasks are gone, unless the name has

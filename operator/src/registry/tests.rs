@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bellows_registry::backend::Compare;
 use bellows_registry::backend::memory::MemoryBackend;
 use bellows_registry::id::TaskId;
 use bellows_registry::spec::Policy;
@@ -141,8 +142,9 @@ async fn a_purge_removes_what_waits_and_in_the_end_the_policy() {
         publish_one(&registry, &def, bits).await;
     }
     assert_eq!(registry.left(&def).await.unwrap(), Left { waiting: 500, ..Left::default() });
-    registry.retire(&def, &policy_record("a", 2, PolicyState::Purging, Policy::default())).await.unwrap();
-    assert_eq!(registry.purge(&def, Running::Spare).await.unwrap(), Left::default());
+    let retired = purging(&registry, &def).await;
+    let done = Pass::Left(Left::default());
+    assert_eq!(registry.purge(&def, retired, Running::Spare).await.unwrap(), done);
     registry.forget(&def, "a").await.unwrap();
     let rest = registry.backend.range(RangeRequest::new(registry.space.everything())).await.unwrap();
     assert_eq!(rest.entries, []);
@@ -158,13 +160,63 @@ async fn a_purge_spares_what_runs_and_then_takes_it_with_its_assignment() {
     for bits in [7, 20] {
         run_one(&registry, &def, TaskId::from_bits(bits)).await;
     }
-    registry.retire(&def, &policy_record("a", 2, PolicyState::Purging, Policy::default())).await.unwrap();
+    let retired = purging(&registry, &def).await;
     let two = Left { running: 2, ..Left::default() };
-    assert_eq!(registry.purge(&def, Running::Spare).await.unwrap(), two);
+    assert_eq!(registry.purge(&def, retired, Running::Spare).await.unwrap(), Pass::Left(two));
     assert_eq!(registry.left(&def).await.unwrap(), two);
-    assert_eq!(registry.purge(&def, Running::Remove).await.unwrap(), Left::default());
+    let done = Pass::Left(Left::default());
+    assert_eq!(registry.purge(&def, retired, Running::Remove).await.unwrap(), done);
     registry.forget(&def, "a").await.unwrap();
     assert_eq!(everything(&registry).await, []);
+}
+
+/// Retires life `a` as purging; answers the revision of its policy.
+async fn purging(registry: &Registry, def: &DefinitionId) -> Revision {
+    let record = policy_record("a", 2, PolicyState::Purging, Policy::default());
+    match registry.retire(def, &record).await.unwrap() {
+        Retired::At(revision) => revision,
+        Retired::Superseded => panic!("life a is the only one"),
+    }
+}
+
+#[tokio::test]
+async fn a_late_purge_leaves_the_tasks_of_the_names_next_life() {
+    let (registry, def) = registry();
+    registry.establish(&def, &record("a", 1)).await.unwrap();
+    publish_one(&registry, &def, 1).await;
+    let retired = purging(&registry, &def).await;
+    assert_eq!(purging(&registry, &def).await, retired, "said twice, written once");
+    registry.establish(&def, &record("b", 1)).await.unwrap();
+    assert_eq!(publish_one(&registry, &def, 2).await, Published::Created);
+    let before = everything(&registry).await;
+    for running in [Running::Spare, Running::Remove] {
+        let late = registry.purge(&def, retired, running).await.unwrap();
+        assert_eq!(late, Pass::Superseded);
+    }
+    let again = policy_record("a", 2, PolicyState::Purging, Policy::default());
+    assert_eq!(registry.retire(&def, &again).await.unwrap(), Retired::Superseded);
+    assert_eq!(everything(&registry).await, before);
+}
+
+#[tokio::test]
+async fn a_purge_stops_where_the_name_begins_its_next_life() {
+    let (registry, def) = registry();
+    registry.establish(&def, &record("a", 1)).await.unwrap();
+    for bits in 1..=500 {
+        publish_one(&registry, &def, bits).await;
+    }
+    let retired = purging(&registry, &def).await;
+    // The first page, as a pass reads and removes it; then the name comes back.
+    let fence = Compare { key: registry.space.path(&Key::Policy(def.clone())), is: Is::At(retired) };
+    let mut pages = pages::Pages::of(&registry, registry.space.definition_range(&def));
+    let mut held = std::collections::BTreeSet::new();
+    let page = pages.next().await.unwrap().unwrap();
+    assert!(registry.remove(&page, &fence, Running::Spare, &mut held).await.unwrap());
+    registry.establish(&def, &record("b", 1)).await.unwrap();
+    let before = everything(&registry).await;
+    let page = pages.next().await.unwrap().expect("there is a second page");
+    assert!(!registry.remove(&page, &fence, Running::Spare, &mut held).await.unwrap());
+    assert_eq!(everything(&registry).await, before, "the rest belongs to the next life");
 }
 
 /// Puts an assignment of a task beside it, as the assigner does.
