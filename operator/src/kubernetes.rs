@@ -32,7 +32,7 @@ impl Clients {
         Ok(Self::of(Config::infer().await?, ANSWER)?)
     }
 
-    fn of(config: Config, answer: Duration) -> Result<Self, kube::Error> {
+    pub(crate) fn of(config: Config, answer: Duration) -> Result<Self, kube::Error> {
         let mut watches = config;
         watches.connect_timeout = Some(CONNECT);
         let mut calls = watches.clone();

@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use bellows_registry::clock;
 use bellows_registry::demand::DemandReport;
+use bellows_registry::id::DefinitionId;
 use bellows_registry::record::PolicyState;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::core::{ApiResource, DeserializeGuard, DynamicObject};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
@@ -260,7 +261,7 @@ async fn dereference(guard: &Guarded, context: &Context) -> Result<Option<Deploy
 /// A definition that is not acted on: said in its status and by an event, once.
 async fn refuse(guard: &Guarded, invalid: &Invalid, context: &Context) -> Result<Action, ReconcileError> {
     let finding = Finding::new(ConditionType::Ready, Holds::False, invalid.reason(), invalid.to_string());
-    let before = status_of(guard);
+    let before = stored_status(guard, context).await?;
     let is_news = before.conditions.iter().all(|c| c.type_ != "Ready" || c.message != finding.message);
     if is_news {
         let said = events::warning(invalid.reason(), "Validate", invalid.to_string());
@@ -309,15 +310,19 @@ async fn end(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErro
     }
     let deleted = guard.meta().deletion_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
     let since = clock::wall().since(clock::WallMillis(u64::try_from(deleted).unwrap_or(0)));
-    let said = match validate(guard) {
-        Err(_) => None, // it never reached the registry in this form
-        Ok(valid) => match finalize::step(&context.registry, &valid, since).await {
-            Ok(Progress::Waiting) => return Ok(Action::requeue(Duration::from_secs(1))),
-            Ok(Progress::Done(said)) => Some(said),
-            Ok(Progress::NotOurs) => None,
-            Err(error) if since >= finalize::GIVE_UP => Some(finalize::abandoned(&error)),
-            Err(error) => return Err(error.into()),
-        },
+    let id = DefinitionId::new(&guard.namespace().unwrap_or_default(), &guard.name_any());
+    let step = match (validate(guard), id) {
+        (Ok(valid), _) => finalize::step(&context.registry, &valid, since).await,
+        // It cannot be read now, but it may have been once.
+        (Err(_), Ok(id)) => finalize::unread(&context.registry, &id, &guard.uid().unwrap_or_default()).await,
+        (Err(_), Err(_)) => Ok(Progress::NotOurs), // its name is no name in the registry
+    };
+    let said = match step {
+        Ok(Progress::Waiting) => return Ok(Action::requeue(Duration::from_secs(1))),
+        Ok(Progress::Done(said)) => Some(said),
+        Ok(Progress::NotOurs) => None,
+        Err(error) if since >= finalize::GIVE_UP => Some(finalize::abandoned(&error)),
+        Err(error) => return Err(error.into()),
     };
     if let Some(said) = said {
         tracing::info!(definition = %ObjectRef::from_obj(guard), note = said.note, "the definition ends");
@@ -348,6 +353,20 @@ async fn set_finalizers(
     Ok(())
 }
 
+/// As `status_of`. A definition that cannot be read has one too, and without it every look
+/// would be news.
+async fn stored_status(guard: &Guarded, context: &Context) -> Result<TaskDefinitionStatus, ReconcileError> {
+    if guard.0.is_ok() {
+        return Ok(status_of(guard));
+    }
+    let (namespace, kind) =
+        (guard.namespace().unwrap_or_default(), ApiResource::erase::<TaskDefinition>(&()));
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &kind);
+    let stored = api.get_opt(&guard.name_any()).await?;
+    let status = stored.and_then(|object| object.data.get("status").cloned()).unwrap_or_default();
+    Ok(serde_json::from_value(status).unwrap_or_default())
+}
+
 fn status_of(guard: &Guarded) -> TaskDefinitionStatus {
     guard.0.as_ref().ok().and_then(|definition| definition.status.clone()).unwrap_or_default()
 }
@@ -355,3 +374,6 @@ fn status_of(guard: &Guarded) -> TaskDefinitionStatus {
 fn now() -> Time {
     Time(crate::lease::timestamp())
 }
+
+#[cfg(test)]
+mod tests;

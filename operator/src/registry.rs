@@ -222,6 +222,18 @@ impl Registry {
         Err(RegistryError::Contended(def.clone()))
     }
 
+    /// Retires a definition of which nobody but the registry knows any more what it says: its
+    /// tasks are retained. Nothing is done where the registry does not know this life.
+    pub async fn retain(&self, def: &DefinitionId, uid: &str) -> Result<Retired, RegistryError> {
+        let known = self.read(def).await?.policy.filter(|record| record.uid == uid);
+        let Some(known) = known else { return Ok(Retired::Superseded) };
+        let state = match known.state {
+            PolicyState::Active => PolicyState::Retained,
+            retired => retired,
+        };
+        self.retire(def, &PolicyRecord { state, ..known }).await
+    }
+
     /// Opens or closes as the definition's mode says. Answers whether the policy was still
     /// the one written at `policy`.
     async fn set_open(

@@ -27,12 +27,12 @@ pub(super) const SPANS: [&str; 8] = [
     "spec.worker.drainTimeout",
 ];
 
-/// The form of a duration. A rule on the field checks it, with a message; a rule that
-/// computes with the field must not fail on one that is malformed, so it asks first.
-pub(super) const SPAN_FORM: &str =
-    "size(self) > 1 && self.matches('^([0-9]{1,4}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?([0-9]{1,11}ms)?$')";
+/// The form of a duration, and its limit. A rule on the field checks it, with a message; a
+/// rule that computes with the field must not fail on one that is malformed, so it asks
+/// first. The numbers of digits keep the longest one far from what CEL can count.
+pub(super) const SPAN_FORM: &str = "size(self) > 1 && self.matches('^([0-9]{1,4}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?([0-9]{1,11}ms)?$') && duration(self) <= duration('8760h')";
 
-/// Said of a malformed duration.
+/// Said of a malformed duration, and of one that is too long.
 pub(super) const SPAN_MESSAGE: &str =
     "must be a duration in whole numbers with units, such as 300ms, 30s, 5m or 1h30m, and at most 8760h";
 

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use bellows_registry::backend::Revision;
+use bellows_registry::id::DefinitionId;
 use bellows_registry::record::PolicyState;
 use bellows_registry::spec::{DeletionPolicy, Trigger};
 
@@ -87,6 +88,21 @@ pub(super) async fn step(
     }
 }
 
+/// The one step for a definition that cannot be read, and so cannot say what is to become
+/// of its tasks: they stay, and no further ones are accepted.
+pub(super) async fn unread(
+    registry: &Registry,
+    id: &DefinitionId,
+    uid: &str,
+) -> Result<Progress, RegistryError> {
+    let Retired::At(_) = registry.retain(id, uid).await? else { return Ok(Progress::NotOurs) };
+    let left = registry.left(id).await?;
+    let note = format!(
+        "the definition cannot be read: {left} stay in the registry until a TaskDefinition of this name exists again"
+    );
+    Ok(Progress::Done(events::warning("TasksRetained", "Delete", note)))
+}
+
 /// One pass of a purge, and the end of it.
 async fn purge(
     registry: &Registry,
@@ -135,7 +151,6 @@ mod tests {
 
     use bellows_registry::backend::RangeRequest;
     use bellows_registry::backend::memory::MemoryBackend;
-    use bellows_registry::id::DefinitionId;
     use bellows_registry::key::Keyspace;
     use bellows_registry::spec::Policy;
 
@@ -157,6 +172,26 @@ mod tests {
             assert!(matches!(said, Progress::NotOurs), "{trigger}: {said:?}");
             assert_eq!(registry.left(&definition.id).await.unwrap().waiting, 1, "{trigger}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_cannot_be_read_is_closed_by_what_the_registry_knows_of_it() {
+        let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
+        let id = DefinitionId::new("a", "b").unwrap();
+        let unknown = unread(&registry, &id, "u").await.unwrap();
+        assert!(matches!(unknown, Progress::NotOurs), "it never reached the registry");
+        let policy = Policy { trigger: Trigger::Singleton, ..Policy::default() };
+        registry.establish(&id, &policy_record("u", 4, PolicyState::Active, policy.clone())).await.unwrap();
+        let other = unread(&registry, &id, "v").await.unwrap();
+        assert!(matches!(other, Progress::NotOurs), "another life of the name");
+        let Progress::Done(said) = unread(&registry, &id, "u").await.unwrap() else {
+            panic!("nothing to wait for");
+        };
+        assert_eq!(said.reason, "TasksRetained");
+        assert!(said.note.contains("1 waiting"), "{}", said.note);
+        let retained = policy_record("u", 4, PolicyState::Retained, policy);
+        let again = registry.retire(&id, &retained).await.unwrap();
+        assert_eq!(registry.retain(&id, "u").await.unwrap(), again, "it is so already, and stays so");
     }
 
     #[tokio::test]

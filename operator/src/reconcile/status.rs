@@ -9,8 +9,9 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::Guarded;
 use super::apply::CONTROLLER;
-use crate::crd::{ConditionType, TaskDefinition, TaskDefinitionStatus};
+use crate::crd::{ConditionType, TaskDefinitionStatus};
 
 /// A condition before it has a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +156,8 @@ pub async fn apply(
         "metadata": { "name": target.name, "namespace": target.namespace, "uid": target.uid },
         "status": status,
     });
-    let api: Api<TaskDefinition> = Api::namespaced(client.clone(), target.namespace);
+    // Guarded: a definition that cannot be read has to be told so.
+    let api: Api<Guarded> = Api::namespaced(client.clone(), target.namespace);
     let params = PatchParams::apply(manager).force();
     api.patch_status(target.name, &params, &Patch::Apply(&body)).await.map(drop)
 }
