@@ -11,7 +11,12 @@
 //!
 //! Demand is the tasks that are due plus those that run, without those that a limit of
 //! concurrency or rate holds back: more pods would not start them. Out goes at once and in one
-//! step; in goes only when nothing is left to do, so that no busy pod is ever chosen.
+//! step; in goes only when nothing is left to do, so that no busy pod is chosen.
+//!
+//! A maximum that is lowered is the user's order, and obeyed at once, as far as the slots of
+//! the running tasks allow. Which pods go is Kubernetes' choice: a busy one among them
+//! drains within its grace period, and hands back what it could not end.
+//!
 //! Without a fresh view of the registry nothing moves (law 19). A publisher of a thousand
 //! tasks is seen task by task at first, so a way out waits [`GATHER`] for the rest of them.
 //!
@@ -56,8 +61,8 @@ impl Limits {
         }
     }
 
-    fn pods_for(&self, tasks: usize) -> u32 {
-        u32::try_from(tasks.div_ceil(self.concurrency as usize)).unwrap_or(u32::MAX)
+    fn pods_for(&self, slots: usize) -> u32 {
+        u32::try_from(slots.div_ceil(self.concurrency as usize)).unwrap_or(u32::MAX)
     }
 }
 
@@ -74,6 +79,8 @@ pub enum Signal {
         slots: usize,
         /// Tasks that workers have.
         assigned: usize,
+        /// The slots that these take.
+        taken: usize,
     },
     /// No fresh view.
     Lost,
@@ -82,8 +89,8 @@ pub enum Signal {
 impl Signal {
     /// What a fresh view says of a definition.
     pub fn of(demand: &Demand) -> Self {
-        let Demand { due, startable, wanted: slots, assigned, .. } = *demand;
-        Self::Fresh { due, startable, slots, assigned }
+        let Demand { due, startable, wanted: slots, assigned, assigned_slots: taken, .. } = *demand;
+        Self::Fresh { due, startable, slots, assigned, taken }
     }
 }
 
@@ -196,13 +203,13 @@ pub fn decide(
     idle_since: Option<Instant>,
     now: Instant,
 ) -> Decision {
-    let Signal::Fresh { due, startable, slots, assigned } = signal else {
+    let Signal::Fresh { due, startable, slots, assigned, taken } = signal else {
         // The idle time begins anew: nobody knows what happened meanwhile.
         return Decision { verdict: Verdict::Frozen, reason: Reason::NoSignal, idle_since: None, wake: None };
     };
     let on_hold = limits.mode == Mode::Hold;
     let demand = if on_hold { assigned } else { startable + assigned };
-    let wanted = limits.pods_for(if on_hold { assigned } else { slots }).clamp(limits.min, limits.max);
+    let wanted = limits.pods_for(if on_hold { taken } else { slots }).clamp(limits.min, limits.max);
     let idle_since = if demand == 0 { Some(idle_since.unwrap_or(now)) } else { None };
     let to = |to: u32, reason: Reason| Decision {
         verdict: Verdict::Scale { from: current, to },
@@ -216,8 +223,8 @@ pub fn decide(
         let below = current < limits.min && wanted == limits.min;
         return to(wanted, if below { Reason::BelowMinimum } else { Reason::Backlog { due, assigned } });
     }
-    // A lowered maximum is obeyed, but never below what the running tasks need.
-    let most = limits.max.max(limits.pods_for(assigned));
+    // A lowered maximum is obeyed, but never below what the running tasks take.
+    let most = limits.max.max(limits.pods_for(taken));
     if current > most {
         return to(most, Reason::AboveMaximum);
     }

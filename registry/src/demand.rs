@@ -40,6 +40,8 @@ pub struct Demand {
     /// Tasks given to a worker. One counts from when its assignment is sent, and no longer as
     /// due: on its way it is demand all the same.
     pub assigned: usize,
+    /// The slots that these take.
+    pub assigned_slots: usize,
     /// Tasks given up until a person replays them.
     pub parked: usize,
     /// When the oldest task of the backlog became due.
@@ -69,15 +71,17 @@ impl Demand {
         // What a startable task takes, is known only on average where not all are.
         let slots = definition.lanes().due_slots().saturating_sub(given.slots);
         let startable_slots = if due == 0 { 0 } else { (slots * startable).div_ceil(due) };
+        let assigned_slots = definition.assigned_slots() + given.slots;
         let active = |state: WorkerState| state == WorkerState::Active;
         let workers = definition.workers().values().filter(|w| active(w.record.state));
         let (workers, slots) = workers.fold((0, 0), |(n, slots), w| (n + 1, slots + w.record.slots as usize));
         Self {
             due,
             startable,
-            wanted: definition.assigned_slots() + given.slots + startable_slots,
+            wanted: assigned_slots + startable_slots,
             delayed: definition.waiting_count() - definition.due_count(),
             assigned: definition.assigned_count() + given.tasks,
+            assigned_slots,
             parked: definition.parked_count(),
             oldest_due: definition.oldest_due().filter(|_| due > 0),
             workers,

@@ -205,8 +205,13 @@ mod tests {
     fn shown(due: usize, now: Instant) -> Shown {
         let limits =
             Limits { min: 0, max: 5, concurrency: 1, idle: Duration::from_secs(60), mode: Mode::Active };
-        let decision =
-            decide(&limits, Signal::Fresh { due, startable: due, slots: due, assigned: 0 }, 5, None, now);
+        let decision = decide(
+            &limits,
+            Signal::Fresh { due, startable: due, slots: due, assigned: 0, taken: 0 },
+            5,
+            None,
+            now,
+        );
         let demand = Demand { due, oldest_due: Some(now), ..Demand::default() };
         Shown::of(&decision, &demand, true, &Deployment::default(), now)
     }

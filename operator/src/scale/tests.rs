@@ -10,7 +10,7 @@ fn limits() -> Limits {
 }
 
 fn fresh(due: usize, assigned: usize) -> Signal {
-    Signal::Fresh { due, startable: due, slots: due + assigned, assigned }
+    Signal::Fresh { due, startable: due, slots: due + assigned, assigned, taken: assigned }
 }
 
 #[test]
@@ -150,8 +150,10 @@ proptest! {
 fn tasks_that_a_limit_holds_back_get_no_pods() {
     let limits = Limits { max: 50, concurrency: 4, ..limits() };
     let now = clock::instant();
-    let held =
-        |startable, assigned| Signal::Fresh { due: 1000, startable, slots: startable + assigned, assigned };
+    let held = |startable, assigned| {
+        let slots = startable + assigned;
+        Signal::Fresh { due: 1000, startable, slots, assigned, taken: assigned }
+    };
     let decision = decide(&limits, held(8, 0), 0, None, now);
     assert_eq!(decision.verdict, Verdict::Scale { from: 0, to: 2 }, "as many as may run");
     let decision = decide(&limits, held(0, 8), 2, None, now);
@@ -161,7 +163,36 @@ fn tasks_that_a_limit_holds_back_get_no_pods() {
 #[test]
 fn heavy_tasks_get_the_pods_that_their_slots_take() {
     let limits = Limits { max: 50, concurrency: 4, ..limits() };
-    let heavy = Signal::Fresh { due: 5, startable: 5, slots: 20, assigned: 0 };
+    let heavy = Signal::Fresh { due: 5, startable: 5, slots: 20, assigned: 0, taken: 0 };
     let decision = decide(&limits, heavy, 0, None, clock::instant());
     assert_eq!(decision.verdict, Verdict::Scale { from: 0, to: 5 });
+}
+
+#[test]
+fn a_lowered_maximum_leaves_the_pods_whose_slots_are_taken() {
+    let now = clock::instant();
+    // Pods, running tasks, the weight of each, and the pods that stay of a maximum of 2.
+    for (mode, current, assigned, weight, stay) in [
+        (Mode::Active, 8, 8, 4, 8),
+        (Mode::Active, 8, 8, 2, 4),
+        (Mode::Active, 8, 8, 1, 2),
+        (Mode::Active, 8, 0, 1, 2),
+        (Mode::Hold, 8, 6, 4, 6),
+    ] {
+        let tight = Limits { max: 2, mode, ..limits() };
+        let taken = assigned * weight;
+        let busy = Signal::Fresh { due: 9, startable: 9, slots: 9 + taken, assigned, taken };
+        let decision = decide(&tight, busy, current, None, now);
+        let expected =
+            if stay == current { Verdict::Stay } else { Verdict::Scale { from: current, to: stay } };
+        assert_eq!(decision.verdict, expected, "{assigned} tasks of weight {weight} on {current} pods");
+    }
+}
+
+#[test]
+fn what_the_registry_counts_is_what_is_decided_by() {
+    let demand =
+        Demand { due: 9, startable: 5, wanted: 28, assigned: 2, assigned_slots: 8, ..Demand::default() };
+    let signal = Signal::Fresh { due: 9, startable: 5, slots: 28, assigned: 2, taken: 8 };
+    assert_eq!(Signal::of(&demand), signal);
 }

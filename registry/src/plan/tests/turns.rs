@@ -313,6 +313,20 @@ fn a_task_heavier_than_any_worker_waits_and_says_so_and_holds_up_nobody() {
 }
 
 #[test]
+fn demand_says_the_slots_of_what_runs_and_of_what_could() {
+    let mut scene = Scene::new(Mode::Active);
+    scene.worker(1, 4, WorkerState::Active);
+    scene.task(1, heavy(3));
+    let plan = scene.plan();
+    scene.carry_out(&plan);
+    scene.task(2, heavy(2));
+    let plan = scene.plan();
+    let report = crate::demand::report(&scene.view, &Assumed::default(), &plan, scene.now.instant);
+    let demand = &report[&def()];
+    assert_eq!((demand.assigned, demand.assigned_slots, demand.wanted), (1, 3, 5));
+}
+
+#[test]
 fn what_a_limit_holds_back_is_no_demand() {
     let startable = |scene: &mut Scene, assumed: &Assumed| {
         scene.view.pass(&scene.now);
