@@ -22,6 +22,7 @@
 //!
 //! `run` (the thin rim) carries decisions out; `status` shows them.
 
+mod memory;
 pub mod run;
 mod status;
 

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::status::{Ledger, Shown};
+use super::memory::{Answer, Attempt, Memory, Scaled};
+use super::status::Shown;
 use super::{Decision, Limits, Reason, Signal, Verdict, decide, gather};
 use crate::events::{self, Events};
 use crate::metrics::Metrics;
@@ -58,38 +59,6 @@ pub struct Scaler {
     pub events: Events,
     /// For machines.
     pub metrics: Metrics,
-}
-
-/// What is remembered of one definition.
-#[derive(Debug, Default)]
-struct Memory {
-    idle_since: Option<Instant>,
-    /// Since when a burst of publishes is being gathered.
-    burst_since: Option<Instant>,
-    /// A write is under way: decide nothing until it is answered.
-    writing: bool,
-    /// What our last write asked for, valid until the cache shows this generation.
-    written: Option<(i64, u32)>,
-    /// Do not try again before this.
-    retry_at: Option<Instant>,
-    ledger: Ledger,
-}
-
-/// What came of a write.
-enum Answer {
-    Scaled(Box<Scaled>),
-    Shown { id: DefinitionId, written: bool },
-}
-
-/// What came of setting a number of pods.
-struct Scaled {
-    id: DefinitionId,
-    object: ObjectReference,
-    from: u32,
-    to: u32,
-    reason: Reason,
-    /// The Deployment's generation after it, and how long it took.
-    result: Result<(i64, Duration), String>,
 }
 
 /// One definition and its Deployment, as cached.
@@ -188,12 +157,13 @@ impl Scaler {
         if gathering.is_some() {
             wake = gathering;
         } else if let Verdict::Scale { from, to } = decision.verdict {
-            let rested = memory.retry_at.is_none_or(|at| now >= at);
-            if !memory.writing && rested && writes.len() < IN_FLIGHT {
-                memory.writing = true;
-                self.scale(pair, from, to, decision.reason, writes);
-            } else if !memory.writing {
-                wake = memory.retry_at;
+            match memory.attempt(writes.len() < IN_FLIGHT, now) {
+                Attempt::Now => {
+                    memory.writing = true;
+                    self.scale(pair, from, to, decision.reason, writes);
+                }
+                Attempt::At(at) => wake = Some(at),
+                Attempt::OnAnswer => {}
             }
         }
         if writes.len() >= IN_FLIGHT {
@@ -297,33 +267,6 @@ impl Scaler {
     }
 }
 
-impl Scaled {
-    /// Remembers what came of it. Only what was done is told: in the event, and as the
-    /// status's last scaling.
-    fn end(&self, memory: Option<&mut Memory>, events: &Events) {
-        let Self { id, object, from, to, reason, result } = self;
-        match result {
-            Ok(_) => {
-                let note = format!("from {from} to {to} worker pods: {reason}");
-                events.say(object, events::normal("Scaled", format!("Scale{from}To{to}"), note));
-            }
-            Err(error) => {
-                tracing::warn!(definition = %id, error, "the number of pods could not be changed");
-            }
-        }
-        let Some(memory) = memory else { return };
-        memory.writing = false;
-        match result {
-            Ok((generation, _)) => {
-                memory.ledger.scaled(*from, *to, *reason);
-                memory.written = Some((*generation, *to));
-                memory.retry_at = None;
-            }
-            Err(_) => memory.retry_at = Some(clock::instant() + Duration::from_secs(1)),
-        }
-    }
-}
-
 /// The number of pods asked for: the cache's, or our last write's while that is newer.
 fn current(pair: &Pair, memory: &mut Memory) -> u32 {
     let cached = u32::try_from(pair.deployment.spec.replicas.unwrap_or(1)).unwrap_or(0);
@@ -357,32 +300,4 @@ fn pair(scope: &Scope, guard: &crate::reconcile::Guarded) -> Option<Pair> {
         status: definition.status.clone().unwrap_or_default(),
         object: definition.object_ref(&()),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scaling_is_told_once_it_is_done_and_not_before() {
-        let scaled = |result| Scaled {
-            id: DefinitionId::new("a", "b").unwrap(),
-            object: ObjectReference::default(),
-            from: 0,
-            to: 3,
-            reason: Reason::BelowMinimum,
-            result,
-        };
-        let (events, mut queue) = Events::queue(4);
-        let mut memory = Memory { writing: true, ..Memory::default() };
-        scaled(Err("refused".to_owned())).end(Some(&mut memory), &events);
-        assert!(queue.try_recv().is_err(), "nothing was scaled");
-        assert!(memory.retry_at.is_some() && !memory.writing && memory.ledger.last_scale().is_none());
-
-        scaled(Ok((7, Duration::ZERO))).end(Some(&mut memory), &events);
-        let spoken = queue.try_recv().expect("it was scaled");
-        assert_eq!((spoken.said.reason, spoken.said.action.as_str()), ("Scaled", "Scale0To3"));
-        assert_eq!(memory.written, Some((7, 3)));
-        assert_eq!(memory.ledger.last_scale().map(|last| last.to), Some(3));
-    }
 }
