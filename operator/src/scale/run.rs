@@ -123,8 +123,9 @@ impl Scaler {
             return None;
         }
         let pairs = self.pairs();
-        memories.retain(|id, _| pairs.iter().any(|pair| pair.id == *id));
-        self.metrics.forget_but(&pairs.iter().map(|pair| &pair.id).collect());
+        let known: BTreeSet<&DefinitionId> = pairs.iter().map(|pair| &pair.id).collect();
+        memories.retain(|id, _| known.contains(id));
+        self.metrics.forget_but(&known);
         let mut wake: Option<Instant> = None;
         for pair in pairs {
             let memory = memories.entry(pair.id.clone()).or_default();
