@@ -50,6 +50,14 @@ impl Finding {
         Self { condition, holds, reason: reason.to_owned(), message: message.into() }
     }
 
+    /// Whether a condition says so.
+    pub fn is(&self, condition: &Condition) -> bool {
+        condition.type_ == self.condition.as_str()
+            && condition.status == self.holds.as_str()
+            && condition.reason == self.reason
+            && condition.message == self.message
+    }
+
     /// As it stands in the status: the time is that of the last change of `holds`.
     pub fn stamped(self, before: &[Condition], generation: i64, now: Time) -> Condition {
         let type_ = self.condition.as_str();

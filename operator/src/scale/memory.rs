@@ -19,6 +19,8 @@ pub(super) struct Memory {
     pub(super) burst_since: Option<Instant>,
     /// A write is under way: decide nothing until it is answered.
     pub(super) writing: bool,
+    /// The status is being written: two writes at once might arrive in the wrong order.
+    pub(super) telling: bool,
     /// What our last write asked for, valid until the cache shows this generation.
     pub(super) written: Option<(i64, u32)>,
     /// Do not try again before this.
@@ -46,6 +48,14 @@ impl Memory {
             Some(at) => Attempt::At(at),
             None if room => Attempt::Now,
             None => Attempt::OnAnswer,
+        }
+    }
+
+    /// Notes the answer to a write of the status.
+    pub(super) fn shown(&mut self, written: bool) {
+        self.telling = false;
+        if !written {
+            self.ledger.failed();
         }
     }
 }

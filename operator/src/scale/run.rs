@@ -61,6 +61,15 @@ pub struct Scaler {
     pub metrics: Metrics,
 }
 
+/// What this replica may conclude from what it sees.
+#[derive(Clone, Copy)]
+struct View {
+    /// It leads: what it shows is what holds.
+    leading: bool,
+    /// What it sees is current.
+    fresh: bool,
+}
+
 /// One definition and its Deployment, as cached.
 struct Pair {
     id: DefinitionId,
@@ -87,6 +96,9 @@ impl Scaler {
         let mut reachable = true;
         let mut next_look = clock::instant() + LOOK;
         loop {
+            if self.demand.borrow().leading {
+                reachable = true; // what it was before says nothing about when this ends
+            }
             let wake = self.turn(&mut memories, &mut writes, reachable);
             let wake = wake.unwrap_or_else(|| clock::instant() + clock::FAR);
             tokio::select! {
@@ -130,8 +142,8 @@ impl Scaler {
         for pair in pairs {
             let memory = memories.entry(pair.id.clone()).or_default();
             let demand = report.definitions.get(&pair.id).cloned().unwrap_or_default();
-            let fresh = report.leading && report.fresh;
-            let at = self.one(&pair, &demand, fresh, memory, writes, now);
+            let view = View { leading: report.leading, fresh: report.leading && report.fresh };
+            let at = self.one(&pair, &demand, view, memory, writes, now);
             wake = [wake, at].into_iter().flatten().min();
         }
         wake
@@ -141,7 +153,7 @@ impl Scaler {
         &self,
         pair: &Pair,
         demand: &Demand,
-        fresh: bool,
+        View { leading, fresh }: View,
         memory: &mut Memory,
         writes: &mut JoinSet<Answer>,
         now: Instant,
@@ -167,12 +179,13 @@ impl Scaler {
                 Attempt::OnAnswer => {}
             }
         }
-        if writes.len() >= IN_FLIGHT {
+        if memory.telling || writes.len() >= IN_FLIGHT {
             return wake; // an answer brings the next turn
         }
         let shown = Shown::of(&decision, demand, fresh, &pair.deployment, now);
-        let told = memory.ledger.next(shown, pair.generation, &pair.status, now);
+        let told = memory.ledger.next(shown, pair.generation, &pair.status, leading, now);
         if let Some(status) = told.write {
+            memory.telling = true;
             self.tell(pair, status, &decision, told.signal_changed, writes);
         }
         [wake, told.wake].into_iter().flatten().min()
@@ -180,9 +193,9 @@ impl Scaler {
 
     fn answered(&self, memories: &mut BTreeMap<DefinitionId, Memory>, answer: Option<Answer>) {
         match answer {
-            Some(Answer::Shown { id, written: false }) => {
+            Some(Answer::Shown { id, written }) => {
                 if let Some(memory) = memories.get_mut(&id) {
-                    memory.ledger.failed();
+                    memory.shown(written);
                 }
             }
             Some(Answer::Scaled(scaled)) => {
@@ -193,7 +206,7 @@ impl Scaler {
                 }
                 scaled.end(memories.get_mut(&scaled.id), &self.events);
             }
-            Some(Answer::Shown { .. }) | None => {}
+            None => {}
         }
     }
 

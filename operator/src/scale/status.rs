@@ -2,6 +2,9 @@
 //!
 //! At most one write per definition in two seconds, none when nothing changed, and one
 //! at once for a scaling. Never one per task.
+//!
+//! A replica that is cut off says that the signal is lost, and may do so over what the
+//! leader has written. The leader writes it again.
 
 use std::time::Duration;
 
@@ -73,6 +76,13 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// Whether a status says of our conditions what we say.
+    fn stands_in(&self, status: &TaskDefinitionStatus) -> bool {
+        self.findings.iter().all(|finding| status.conditions.iter().any(|c| finding.is(c)))
+    }
+}
+
 /// A condition's message must not change with every task: numbers have their own fields.
 fn text(reason: &Reason) -> String {
     match reason {
@@ -131,18 +141,23 @@ impl Ledger {
         self.written = None;
     }
 
-    /// Decides whether `shown` is written now. `before` is the status as cached.
+    /// Decides whether `shown` is written now. `before` is the status as cached. Whoever leads
+    /// insists on what it shows.
     pub(super) fn next(
         &mut self,
         shown: Shown,
         generation: i64,
         before: &TaskDefinitionStatus,
+        leading: bool,
         now: Instant,
     ) -> Next {
         // A wait goes on without any change: look at it from time to time.
         let later = shown.oldest.map(|_| now + LATER);
         let nothing = Next { write: None, signal_changed: false, wake: later };
-        if !self.urgent && self.written.as_ref().is_some_and(|(old, g)| *old == shown && *g == generation) {
+        let same = self.written.as_ref().is_some_and(|(old, g)| *old == shown && *g == generation);
+        // Our own write is not in the cache at once either, but before the pace has passed.
+        let insists = leading && !shown.stands_in(before);
+        if same && !self.urgent && !insists {
             return nothing;
         }
         let open_at = self.written_at.map(|at| at + PACE);
@@ -216,6 +231,45 @@ mod tests {
         Shown::of(&decision, &demand, true, &Deployment::default(), now)
     }
 
+    fn read(status: Value) -> TaskDefinitionStatus {
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn what_another_wrote_over_ours_is_written_again_by_the_leader_alone() {
+        for leading in [true, false] {
+            let (mut ledger, start) = (Ledger::default(), clock::instant());
+            let at = |seconds| start + Duration::from_secs(seconds);
+            let mut look =
+                |before: &TaskDefinitionStatus, now| ledger.next(shown(1, start), 1, before, leading, now);
+            let ours = look(&TaskDefinitionStatus::default(), start).write.expect("it is news");
+            let ours = read(ours);
+            assert!(look(&ours, at(60)).write.is_none(), "it stands");
+            let mut theirs = ours.clone();
+            for condition in &mut theirs.conditions {
+                condition.status = "False".to_owned();
+            }
+            let again = look(&theirs, at(61));
+            assert_eq!(again.write.map(read).map(|s| s.conditions), leading.then(|| ours.conditions.clone()));
+            let soon = look(&theirs, at(62));
+            assert!(soon.write.is_none() && (soon.wake == Some(at(63))) == leading, "not more often");
+            assert_eq!(look(&theirs, at(63)).write.is_some(), leading);
+        }
+    }
+
+    #[test]
+    fn one_status_is_written_at_a_time_and_one_that_failed_again() {
+        let mut memory = crate::scale::memory::Memory { telling: true, ..Default::default() };
+        let (start, before) = (clock::instant(), TaskDefinitionStatus::default());
+        memory.ledger.next(shown(1, start), 1, &before, false, start);
+        memory.shown(false);
+        assert!(!memory.telling);
+        let later = start + PACE;
+        assert!(memory.ledger.next(shown(1, start), 1, &before, false, later).write.is_some());
+        memory.shown(true);
+        assert!(memory.ledger.next(shown(1, start), 1, &before, false, later + PACE).write.is_none());
+    }
+
     #[test]
     fn a_thousand_changes_in_a_second_are_one_write_and_no_change_is_none() {
         let (mut ledger, start) = (Ledger::default(), clock::instant());
@@ -223,24 +277,24 @@ mod tests {
         let mut writes = 0;
         for n in 0..1000 {
             let now = start + Duration::from_millis(n);
-            let next = ledger.next(shown(n as usize + 1, now), 1, &before, now);
+            let next = ledger.next(shown(n as usize + 1, now), 1, &before, true, now);
             writes += usize::from(next.write.is_some());
             assert!(next.write.is_some() || next.wake == Some(start + PACE));
         }
         assert_eq!(writes, 1);
         let later = start + Duration::from_secs(2);
-        assert!(ledger.next(shown(7, later), 1, &before, later).write.is_some());
-        let much_later = start + Duration::from_secs(60);
-        assert!(ledger.next(shown(7, much_later), 1, &before, much_later).write.is_none());
+        let written = ledger.next(shown(7, later), 1, &before, true, later).write.expect("another number");
+        let (before, much_later) = (read(written), start + Duration::from_secs(60));
+        assert!(ledger.next(shown(7, much_later), 1, &before, true, much_later).write.is_none());
     }
 
     #[test]
     fn a_scaling_is_shown_at_once_with_its_reason() {
         let (mut ledger, now) = (Ledger::default(), clock::instant());
         let before = TaskDefinitionStatus::default();
-        ledger.next(shown(1, now), 1, &before, now);
+        ledger.next(shown(1, now), 1, &before, true, now);
         ledger.scaled(0, 3, Reason::Backlog { due: 9, assigned: 0 });
-        let written = ledger.next(shown(9, now), 1, &before, now).write.expect("urgent");
+        let written = ledger.next(shown(9, now), 1, &before, true, now).write.expect("urgent");
         assert_eq!(written["lastScale"]["to"], 3);
         assert_eq!(written["lastScale"]["reason"], "9 tasks due, 0 running");
         assert_eq!(written["backlog"], 9);
