@@ -5,12 +5,13 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use super::Guarded;
 use super::apply::CONTROLLER;
+use super::build::DEFINITION_LABEL;
 use crate::crd::{ConditionType, TaskDefinitionStatus};
 
 /// A condition before it has a time.
@@ -94,7 +95,16 @@ pub fn progressing(deployment: &Deployment) -> Finding {
         let message = format!("{updated} of {wanted} worker pods are of the newest template");
         return Finding::new(ConditionType::Progressing, Holds::True, "RollingOut", message);
     }
-    let message = "every worker pod is of the newest template";
+    if status.ready_replicas.unwrap_or(0) < wanted {
+        // How many are, is in `readyReplicas`: a message that counted them would be written
+        // once for each pod of a way out.
+        let (name, namespace) = (deployment.name_any(), deployment.namespace().unwrap_or_default());
+        let message = format!(
+            "not all of {wanted} worker pods are ready; if this lasts: kubectl describe pods -n {namespace} -l {DEFINITION_LABEL}={name}"
+        );
+        return Finding::new(ConditionType::Progressing, Holds::True, "PodsNotReady", message);
+    }
+    let message = "every worker pod is of the newest template, and ready";
     Finding::new(ConditionType::Progressing, Holds::False, "Complete", message)
 }
 
@@ -191,12 +201,42 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_do_not_get_ready_are_told_in_one_sentence_with_a_command() {
+        let mut deployment = Deployment::default();
+        (deployment.metadata.name, deployment.metadata.namespace) =
+            (Some("resize".to_owned()), Some("media".to_owned()));
+        deployment.spec.replicas = Some(5);
+        let mut found = |ready| {
+            let status = deployment.status.get_or_insert_default();
+            (status.replicas, status.updated_replicas, status.ready_replicas) = (Some(5), Some(5), ready);
+            progressing(&deployment)
+        };
+        let none = found(None);
+        assert_eq!((none.holds, none.reason.as_str()), (Holds::True, "PodsNotReady"));
+        assert!(
+            none.message.ends_with("kubectl describe pods -n media -l bellows.dev/definition=resize"),
+            "{}",
+            none.message
+        );
+        assert_eq!(found(Some(1)), none, "pods that get ready one by one are no news");
+        assert_eq!(found(Some(4)), none);
+        assert_eq!(found(Some(5)).reason, "Complete");
+    }
+
+    #[test]
+    fn no_pods_are_ready_where_none_are_wanted() {
+        let mut deployment = Deployment::default();
+        deployment.spec.replicas = Some(0);
+        assert_eq!(progressing(&deployment).reason, "Complete");
+    }
+
+    #[test]
     fn a_rollout_progresses_until_every_pod_is_new_and_says_why_it_failed() {
         let mut deployment = Deployment::default();
         deployment.spec.replicas = Some(2);
         assert_eq!(progressing(&deployment).holds, Holds::True);
         let status = deployment.status.get_or_insert_default();
-        (status.replicas, status.updated_replicas) = (Some(2), Some(2));
+        (status.replicas, status.updated_replicas, status.ready_replicas) = (Some(2), Some(2), Some(2));
         assert_eq!(progressing(&deployment).reason, "Complete");
         deployment.status.get_or_insert_default().conditions = Some(vec![DeploymentCondition {
             type_: Some("ReplicaFailure".to_owned()),
