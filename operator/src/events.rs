@@ -5,7 +5,7 @@
 //! | `Scaled` | Normal | the number of pods was changed |
 //! | `SignalLost` | Warning | no fresh view of the registry: the number of pods is frozen |
 //! | `Invalid`, `ForeignDeployment` | Warning | the definition is not acted on |
-//! | `RegistryUnavailable`, `ApplyFailed` | Warning | a step failed, and is tried again |
+//! | `RegistryUnavailable`, `RegistryForeign`, `RegistryUnreadable`, `ApplyFailed` | Warning | a step failed, and is tried again |
 //! | `TasksRetained`, `TasksDrained`, `TasksPurged` | Normal | the definition was deleted; what became of its tasks |
 //! | `TasksAbandoned` | Warning | it was deleted, and its tasks could not be dealt with in time |
 

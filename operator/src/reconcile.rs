@@ -214,6 +214,13 @@ async fn live(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErr
     };
     let mut findings = vec![ready];
     findings.extend(deployment.as_ref().map(status::progressing));
+    if let Some(error) = error.as_ref().filter(|error| error.class() != "conflict") {
+        let (before, reason) = (status_of(guard), error.reason());
+        if before.conditions.iter().all(|c| c.type_ != "Ready" || c.reason != reason) {
+            let said = events::warning(reason, "Reconcile", error.message());
+            context.events.say(&guard.object_ref(&()), said);
+        }
+    }
     if error.as_ref().is_none_or(|error| error.class() != "conflict") {
         report(guard, &valid, findings, context).await?;
     }

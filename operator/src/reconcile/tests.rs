@@ -128,6 +128,22 @@ async fn a_definition_that_cannot_be_read_is_told_so_once() {
 }
 
 #[tokio::test]
+async fn a_step_that_fails_is_said_once_until_it_went_well_again() {
+    let definition = stored(&json!({ "worker": { "image": "x" } }));
+    let (context, mut said, desk) = on(Paper { definition, refuses: true, ..Paper::default() }).await;
+    for _ in 0..3 {
+        look(&context, &desk).await.unwrap_err();
+    }
+    assert_eq!(reasons(&mut said), ["ApplyFailed"]);
+    desk.lock().unwrap().refuses = false;
+    look(&context, &desk).await.unwrap();
+    assert_eq!(reasons(&mut said), [""; 0]);
+    desk.lock().unwrap().refuses = true;
+    look(&context, &desk).await.unwrap_err();
+    assert_eq!(reasons(&mut said), ["ApplyFailed"], "and again, once it is news");
+}
+
+#[tokio::test]
 async fn a_definition_that_cannot_be_read_is_closed_before_it_goes() {
     let mut definition = unreadable();
     definition["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
