@@ -29,6 +29,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 /// What an ending pod gets beyond its drain, to hand back the rest and say good-bye.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// How long a worker may take until it serves its health, in seconds.
+const SLOWEST_START: i32 = 300;
+
 pub(super) fn template(definition: &ValidDefinition, installation: &Installation) -> PodTemplateSpec {
     let worker = &definition.spec.worker;
     let drain = drain(definition);
@@ -82,6 +85,9 @@ fn container(definition: &ValidDefinition, installation: &Installation, drain: S
         }]),
         resources: worker.resources.as_ref().map(resources),
         volume_mounts: list(worker.volume_mounts.iter().cloned()),
+        // Alive is not asked before it was answered once: a worker may load a model first, and
+        // a restart would only begin that again.
+        startup_probe: Some(probe("/healthz", 2, SLOWEST_START / 2)),
         // Ready follows the registry's signal closely; alive is asked patiently, since a
         // restart costs every task of the pod.
         readiness_probe: Some(probe("/readyz", 2, 2)),

@@ -75,6 +75,14 @@ fn the_grace_period_follows_the_time_out_up_to_a_limit_or_the_drain_time_out() {
 }
 
 #[test]
+fn a_worker_has_minutes_to_start_before_anybody_asks_whether_it_lives() {
+    let built = deployment(&definition("worker: { image: x }"), &installation(), None);
+    let probe = built.spec.template.spec.unwrap().containers.remove(0).startup_probe.unwrap();
+    assert_eq!(probe.http_get.unwrap().path.as_deref(), Some("/healthz"));
+    assert_eq!(probe.period_seconds.unwrap() * probe.failure_threshold.unwrap(), 300);
+}
+
+#[test]
 fn a_user_cannot_say_what_the_operator_says() {
     let built = deployment(
         &definition("worker: { image: x, env: [{ name: BELLOWS_PREFIX, value: /elsewhere/ }] }"),
