@@ -91,6 +91,9 @@ async fn every_wrong_definition_is_refused_with_a_sentence() {
     let installed = install(&client).await;
     let good = definition("good", &json!({}));
     assert_eq!(refusal(&client, &good).await, None, "a minimal definition is accepted");
+    let log = json!([{ "name": "BELLOWS_LOG", "value": "debug" }, { "name": "BELLOWS_LOG_FORMAT", "value": "json" }]);
+    let talkative = definition("talkative", &json!({ "worker": { "env": log } }));
+    assert_eq!(refusal(&client, &talkative).await, None, "how a worker logs is the user's to say");
     let table: Vec<Value> = serde_yaml_ng::from_str(WRONG).unwrap();
     assert!(table.len() >= 20);
     let mut failures = Vec::new();

@@ -104,8 +104,8 @@ pub(super) const RULES: [Rule; 25] = [
     ),
     rule(
         "spec.worker.env[]",
-        "!self.name.startsWith('BELLOWS_')",
-        "environment variables that begin with BELLOWS_ are set by the operator",
+        "!self.name.startsWith('BELLOWS_') || self.name in ['BELLOWS_LOG', 'BELLOWS_LOG_FORMAT']",
+        "environment variables that begin with BELLOWS_ are set by the operator, but for BELLOWS_LOG and BELLOWS_LOG_FORMAT",
     ),
     rule(
         "spec.worker.env[]",

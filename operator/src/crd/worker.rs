@@ -67,7 +67,8 @@ pub struct WorkerSpec {
     /// Compute resources of one pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Environment. Names that begin with BELLOWS_ are the operator's.
+    /// Environment. Names that begin with BELLOWS_ are the operator's, but for BELLOWS_LOG and
+    /// BELLOWS_LOG_FORMAT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
     /// Environment from whole ConfigMaps and Secrets.

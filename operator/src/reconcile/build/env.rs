@@ -6,6 +6,9 @@ use super::Installation;
 use crate::reconcile::validate::ValidDefinition;
 use bellows_registry::spec::Span;
 
+/// What of ours a definition may say: how a worker logs is not how it works.
+const FREE: [&str; 2] = ["BELLOWS_LOG", "BELLOWS_LOG_FORMAT"];
+
 /// The operator's variables first, then the user's, which may refer to them by `$(…)`.
 pub(super) fn env(definition: &ValidDefinition, installation: &Installation, drain: Span) -> Vec<EnvVar> {
     let worker = &definition.spec.worker;
@@ -22,7 +25,8 @@ pub(super) fn env(definition: &ValidDefinition, installation: &Installation, dra
         plain("BELLOWS_DRAIN_TIMEOUT", drain.to_string()),
         plain("BELLOWS_HTTP_ADDR", format!("0.0.0.0:{}", super::pod::HTTP_PORT)),
     ];
-    env.extend(worker.env.iter().filter(|var| !var.name.starts_with("BELLOWS_")).cloned());
+    let theirs = |name: &str| !name.starts_with("BELLOWS_") || FREE.contains(&name);
+    env.extend(worker.env.iter().filter(|var| theirs(&var.name)).cloned());
     env
 }
 

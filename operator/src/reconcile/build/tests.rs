@@ -83,6 +83,20 @@ fn a_worker_has_minutes_to_start_before_anybody_asks_whether_it_lives() {
 }
 
 #[test]
+fn a_user_says_how_a_worker_logs() {
+    let spec = "worker: { image: x, env: [{ name: BELLOWS_LOG, value: debug }, \
+                { name: BELLOWS_LOG_FORMAT, value: json }, { name: BELLOWS_LOGS, value: x }] }";
+    let built = deployment(&definition(spec), &installation(), None);
+    let env = built.spec.template.spec.unwrap().containers.remove(0).env.unwrap();
+    let logs: Vec<_> = env.iter().filter(|var| var.name.starts_with("BELLOWS_LOG")).collect();
+    assert_eq!(
+        logs.iter().map(|var| var.name.as_str()).collect::<Vec<_>>(),
+        ["BELLOWS_LOG", "BELLOWS_LOG_FORMAT"]
+    );
+    assert_eq!(logs[1].value.as_deref(), Some("json"));
+}
+
+#[test]
 fn a_user_cannot_say_what_the_operator_says() {
     let built = deployment(
         &definition("worker: { image: x, env: [{ name: BELLOWS_PREFIX, value: /elsewhere/ }] }"),
