@@ -47,7 +47,8 @@ pub enum DeletionPolicy {
     /// Waiting tasks stay in the registry until the definition is there again.
     #[default]
     Retain,
-    /// No task is accepted; waiting tasks are kept and reported.
+    /// No task is accepted; the pods that are there go on for up to 40 s, and what is left is
+    /// kept and reported.
     Drain,
     /// Waiting tasks are removed.
     Purge,

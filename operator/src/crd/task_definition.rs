@@ -53,7 +53,8 @@ pub struct TaskDefinitionSpec {
     /// not accepted; those waiting are run.
     #[serde(default)]
     pub mode: Mode,
-    /// The pods that run the tasks. A change here, and only here, replaces them.
+    /// The pods that run the tasks. A change here replaces them; so does one of
+    /// execution.timeout, unless drainTimeout is set.
     pub worker: WorkerSpec,
     /// How one attempt of a task is run.
     #[serde(default)]
