@@ -45,11 +45,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     parts.spawn(async move { http::serve(addr, served, end).await.context("serving health and metrics") });
 
     let clients = Clients::from_env().await.context("no way to reach the Kubernetes API")?;
-    let claimed = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        claimed = claim(&clients.calls, &registry) => claimed,
-    };
-    claimed?;
     let wired = Wired { config: &config, clients, registry, metrics, backend, space };
     wired.spawn(&mut parts, ready, &stop);
     let ended = tokio::select! {
@@ -69,8 +64,26 @@ pub(crate) fn backend(config: &Config) -> anyhow::Result<DynBackend> {
     Ok(Arc::new(EtcdBackend::new(EtcdConfig::new(config.endpoints()))?))
 }
 
-/// Makes the registry this cluster's own. Waits for both sides to answer; a registry of
-/// another cluster is an error that ends the operator, since it must not touch it.
+/// Makes the registry this cluster's own, then waits for the caches: only then is the
+/// operator ready. The other parts run beside it, and write nothing to a registry that was
+/// not claimed.
+async fn begin(
+    client: &Client,
+    registry: &Registry,
+    scopes: &[Scope],
+    ready: &watch::Sender<bool>,
+) -> anyhow::Result<()> {
+    claim(client, registry).await?;
+    for scope in scopes {
+        scope.filled().await;
+    }
+    ready.send_replace(true);
+    tracing::info!("ready");
+    Ok(())
+}
+
+/// Waits for both sides to answer; a registry of another cluster is an error that ends the
+/// operator, since it must not touch it.
 async fn claim(client: &Client, registry: &Registry) -> anyhow::Result<()> {
     loop {
         let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -85,9 +98,17 @@ async fn claim(client: &Client, registry: &Registry) -> anyhow::Result<()> {
             Err(error) if matches!(error.downcast_ref(), Some(RegistryError::Owner { .. })) => {
                 return Err(error);
             }
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "not started yet"),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the registry was not claimed yet"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Waits until the registry was claimed; `false` if it is `stop` that came.
+async fn once_claimed(registry: &Registry, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = registry.claimed() => true,
     }
 }
 
@@ -134,15 +155,16 @@ impl Wired<'_> {
             });
         }
         let scaler = Scaler {
-            client: self.clients.calls,
+            client: self.clients.calls.clone(),
             scopes: scopes.clone(),
             demand: assigner.demand(),
             changed: has_changed,
             lease,
-            registry: self.registry,
+            registry: self.registry.clone(),
             events,
             metrics: self.metrics,
         };
+        let (client, registry) = (self.clients.calls, self.registry);
         let [a, b, c, d, e] = [(); 5].map(|()| stop.clone());
         parts.spawn(async move {
             writer.run(e).await;
@@ -152,8 +174,12 @@ impl Wired<'_> {
             keeper.run(a).await;
             Ok(())
         });
+        let claimed = registry.clone();
         parts.spawn(async move {
-            assigner.run(b).await;
+            // To assign is to write.
+            if once_claimed(&claimed, &b).await {
+                assigner.run(b).await;
+            }
             Ok(())
         });
         parts.spawn(async move {
@@ -161,14 +187,10 @@ impl Wired<'_> {
             Ok(())
         });
         parts.spawn(async move {
-            let filled = async {
-                for scope in &scopes {
-                    scope.filled().await;
-                }
-                ready.send_replace(true);
-                tracing::info!("ready");
-            };
-            tokio::select! { () = d.cancelled() => return Ok(()), () = filled => {} }
+            tokio::select! {
+                () = d.cancelled() => return Ok(()),
+                begun = begin(&client, &registry, &scopes, &ready) => begun?,
+            }
             d.cancelled().await;
             ready.send_replace(false);
             Ok(())
@@ -198,5 +220,47 @@ impl Wired<'_> {
             return vec![Scope::new(None)];
         }
         namespaces.into_iter().map(|namespace| Scope::new(Some(namespace.to_owned()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use bellows_registry::backend::memory::MemoryBackend;
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// A Kubernetes whose every answer is a namespace with this UID, in `served`.
+    async fn kubernetes(uid: &'static str, served: &mut JoinSet<std::io::Result<()>>) -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let namespace = serde_json::json!({ "metadata": { "name": "kube-system", "uid": uid } });
+        let answer = move || std::future::ready(namespace.to_string());
+        served.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        Client::try_from(kube::Config::new(url)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_foreign_registry_ends_the_operator_before_it_was_ready_or_assigned() {
+        let backend = Arc::new(MemoryBackend::new());
+        let registry = || Registry::new(backend.clone(), Keyspace::default());
+        let mut served = JoinSet::new();
+        let (ready, stop) = (watch::channel(false).0, CancellationToken::new());
+        let ours = registry();
+        assert!(once_claimed(&ours, &stop).now_or_never().is_none(), "nobody assigns yet");
+        let client = kubernetes("cluster-a", &mut served).await;
+        begin(&client, &ours, &[], &ready).await.unwrap();
+        assert!(ready.send_replace(false), "ready");
+        assert!(once_claimed(&ours, &stop).await);
+
+        let foreign = registry();
+        let client = kubernetes("cluster-b", &mut served).await;
+        let refusal = begin(&client, &foreign, &[], &ready).await.unwrap_err();
+        assert!(refusal.to_string().contains("belongs to another Kubernetes cluster"), "{refusal}");
+        assert!(!*ready.borrow());
+        assert!(once_claimed(&foreign, &stop).now_or_never().is_none());
+        stop.cancel();
+        assert!(!once_claimed(&foreign, &stop).await, "and ends when it is told to");
     }
 }

@@ -189,7 +189,7 @@ async fn live(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErr
     keep(guard, context).await?;
     let record = policy_record(&valid.uid, valid.generation, PolicyState::Active, valid.spec.policy());
     // The registry first: a pod that starts finds its definition. But its being away
-    // does not keep a template from being rolled out.
+    // does not keep a template from being rolled out, unless it may be another cluster's.
     let told = match context.registry.establish(&valid.id, &record).await {
         Ok(Established::Superseded { generation }) => {
             return superseded(guard, &valid, generation, context).await;
@@ -197,11 +197,13 @@ async fn live(guard: &Guarded, context: &Context) -> Result<Action, ReconcileErr
         Ok(Established::Said) => Ok(()),
         Err(error) => Err(ReconcileError::from(error)),
     };
-    let applied = apply::deployment(&context.client, &valid, &context.installation, found.as_ref()).await;
-    let (deployment, error) = match (applied, told) {
-        (Ok(deployment), Ok(())) => (Some(deployment), None),
-        (Ok(deployment), Err(error)) => (Some(deployment), Some(error)),
-        (Err(error), _) => (found, Some(error.into())),
+    let (deployment, error) = match told {
+        Err(error @ ReconcileError::Registry(RegistryError::NotClaimed)) => (found, Some(error)),
+        told => match apply::deployment(&context.client, &valid, &context.installation, found.as_ref()).await
+        {
+            Ok(deployment) => (Some(deployment), told.err()),
+            Err(error) => (found, Some(error.into())),
+        },
     };
     let ready = match &error {
         None => Finding::new(

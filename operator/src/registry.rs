@@ -8,7 +8,7 @@ mod pages;
 mod policy;
 mod purge;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bellows_registry::backend::{DynBackend, Is, Op, OpAnswer, PutLease, RangeRequest, Revision, Txn};
 use bellows_registry::clock;
@@ -21,6 +21,7 @@ use bellows_registry::record::{
 use bellows_registry::spec::{Mode, Trigger};
 use bellows_registry::txn::{Move, close_definition, open_definition, put_singleton, write_policy};
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub use bellows_registry::backend::{BackendError, Class};
 use policy::Verdict;
@@ -44,6 +45,11 @@ pub enum RegistryError {
         /// This cluster.
         ours: String,
     },
+    /// Nobody knows yet whose registry it is.
+    #[error(
+        "the registry was not reached since the operator started: it may be another cluster's, and nothing is written to it"
+    )]
+    NotClaimed,
     /// What the registry says of itself was written by a newer version.
     #[error("the registry was written by a newer version of Bellows; it is left as it is")]
     Newer(#[source] DecodeError),
@@ -70,6 +76,7 @@ impl RegistryError {
         match self {
             Self::Backend(error) => error.class().as_str(),
             Self::Owner { .. } => "foreign_owner",
+            Self::NotClaimed => "not_claimed",
             Self::Newer(_) => "newer_format",
             Self::Unreadable { .. } => "unreadable",
             Self::Contended(_) => "contended",
@@ -82,8 +89,8 @@ impl RegistryError {
 pub struct Registry {
     backend: DynBackend,
     space: Keyspace,
-    /// Whose registry this is, once it was claimed.
-    owner: Arc<OnceLock<String>>,
+    /// Whose registry this is, once it was claimed. Nothing else is written before.
+    owner: Arc<watch::Sender<Option<String>>>,
 }
 
 /// How often a lost race for a policy is run again before it is an error.
@@ -128,16 +135,29 @@ impl Registry {
     /// Makes `owner` (the UID of this cluster's `kube-system`) the owner of the
     /// registry, or finds that it is already; another owner is an error.
     pub async fn claim(&self, owner: &str) -> Result<(), RegistryError> {
-        let owner = self.owner.get_or_init(|| owner.to_owned());
         let key = self.space.path(&Key::Meta);
-        let fresh = MetaRecord { format: FORMAT, owner: owner.clone(), generation: 0 };
+        let fresh = MetaRecord { format: FORMAT, owner: owner.to_owned(), generation: 0 };
         let get = || vec![Op::Get(KeyRange::one(key.clone()))];
         let put = Op::Put { key: key.clone(), value: fresh.encode(), lease: PutLease::None };
         let absent = bellows_registry::backend::Compare { key: key.clone(), is: Is::Absent };
         let answer =
             self.backend.txn(Txn { compares: vec![absent], then: vec![put], otherwise: get() }).await?;
-        let Some(found) = first(&answer.answers).filter(|_| !answer.succeeded) else { return Ok(()) };
-        self.owned_by(&found.value, owner)
+        if let Some(found) = first(&answer.answers).filter(|_| !answer.succeeded) {
+            self.owned_by(&found.value, owner)?;
+        }
+        self.owner.send_if_modified(|known| known.replace(owner.to_owned()).is_none());
+        Ok(())
+    }
+
+    /// Waits until the registry was claimed.
+    pub async fn claimed(&self) {
+        // The sender is ours, so it does not end before we do.
+        let _ = self.owner.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The owner, without which nothing is written.
+    fn ours(&self) -> Result<String, RegistryError> {
+        self.owner.borrow().clone().ok_or(RegistryError::NotClaimed)
     }
 
     /// Whether the registry is `owner`'s, or nobody's yet; another's is an error. Writes
@@ -172,14 +192,15 @@ impl Registry {
         def: &DefinitionId,
         wanted: &PolicyRecord,
     ) -> Result<Established, RegistryError> {
+        let owner = self.ours()?;
         for _ in 0..TRIES {
             let found = self.read(def).await?;
             let policy = match policy::decide(found.policy.as_ref(), wanted) {
                 Verdict::Superseded { generation } => return Ok(Established::Superseded { generation }),
                 Verdict::Same => found.seen,
                 Verdict::Write => {
-                    if let (None, Some(owner)) = (&found.policy, self.owner.get()) {
-                        self.claim(owner).await?; // an emptied registry has forgotten its owner too
+                    if found.policy.is_none() {
+                        self.claim(&owner).await?; // an emptied registry has forgotten its owner too
                     }
                     let row = write_policy(&self.space, def, found.seen, wanted);
                     let answer = self.backend.txn(txn(row)).await?;
@@ -200,6 +221,7 @@ impl Registry {
     /// Says that the definition was deleted, and in which state it leaves its tasks. No
     /// task is accepted from then on. A later life of the name is left as it is.
     pub async fn retire(&self, def: &DefinitionId, wanted: &PolicyRecord) -> Result<Retired, RegistryError> {
+        self.ours()?;
         for _ in 0..TRIES {
             let found = self.read(def).await?;
             let other = found.policy.as_ref().is_some_and(|record| record.uid != wanted.uid);
@@ -225,6 +247,7 @@ impl Registry {
     /// Retires a definition of which nobody but the registry knows any more what it says: its
     /// tasks are retained. Nothing is done where the registry does not know this life.
     pub async fn retain(&self, def: &DefinitionId, uid: &str) -> Result<Retired, RegistryError> {
+        self.ours()?; // not even believed: it may be another cluster's
         let known = self.read(def).await?.policy.filter(|record| record.uid == uid);
         let Some(known) = known else { return Ok(Retired::Superseded) };
         let state = match known.state {

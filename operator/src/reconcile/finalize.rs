@@ -151,16 +151,22 @@ mod tests {
 
     use bellows_registry::backend::RangeRequest;
     use bellows_registry::backend::memory::MemoryBackend;
-    use bellows_registry::key::Keyspace;
+    use bellows_registry::key::{Key, Keyspace};
     use bellows_registry::spec::Policy;
 
     use super::*;
+
+    async fn claimed(backend: Arc<MemoryBackend>) -> Registry {
+        let registry = Registry::new(backend, Keyspace::default());
+        registry.claim("cluster").await.unwrap();
+        registry
+    }
 
     #[tokio::test]
     async fn a_late_deletion_ends_without_touching_the_names_next_life() {
         for trigger in ["Publish", "Singleton"] {
             let backend = Arc::new(MemoryBackend::new());
-            let registry = Registry::new(backend.clone(), Keyspace::default());
+            let registry = claimed(backend.clone()).await;
             let text = format!("worker: {{ image: x }}\ntrigger: {trigger}\ndeletionPolicy: Purge");
             let spec: crate::crd::TaskDefinitionSpec = serde_yaml_ng::from_str(&text).unwrap();
             let id = DefinitionId::new("a", "b").unwrap();
@@ -176,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_definition_that_cannot_be_read_is_closed_by_what_the_registry_knows_of_it() {
-        let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
+        let registry = claimed(Arc::new(MemoryBackend::new())).await;
         let id = DefinitionId::new("a", "b").unwrap();
         let unknown = unread(&registry, &id, "u").await.unwrap();
         assert!(matches!(unknown, Progress::NotOurs), "it never reached the registry");
@@ -198,7 +204,7 @@ mod tests {
     async fn a_singletons_task_goes_with_its_definition_whatever_the_policy() {
         for policy in ["Retain", "Drain", "Purge"] {
             let backend = Arc::new(MemoryBackend::new());
-            let registry = Registry::new(backend.clone(), Keyspace::default());
+            let registry = claimed(backend.clone()).await;
             let text = format!("worker: {{ image: x }}\ntrigger: Singleton\ndeletionPolicy: {policy}");
             let spec: crate::crd::TaskDefinitionSpec = serde_yaml_ng::from_str(&text).unwrap();
             let id = DefinitionId::new("a", "b").unwrap();
@@ -212,7 +218,8 @@ mod tests {
             assert_eq!(said.reason, "TasksPurged");
             use bellows_registry::backend::Backend as _;
             let rest = backend.range(RangeRequest::new(Keyspace::default().everything())).await.unwrap();
-            assert_eq!(rest.entries, [], "{policy}");
+            let keys: Vec<_> = rest.entries.iter().map(|entry| entry.key.clone()).collect();
+            assert_eq!(keys, [Keyspace::default().path(&Key::Meta)], "{policy}");
         }
     }
 }

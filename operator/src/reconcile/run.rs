@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Guarded, after_failure, reconcile, validate};
+use crate::registry::Registry;
 
 /// What is known about one watched namespace, or about all.
 #[derive(Clone)]
@@ -56,6 +57,10 @@ pub struct Feeds {
 
 /// Definitions that may have changed, waiting for their turn.
 const QUEUE: usize = 1024;
+
+/// How long after the start the registry may take to be claimed before that is told, and
+/// before a deletion that is late already is given up. Mostly it takes a moment.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Scope {
     /// A scope, and what fills it.
@@ -124,7 +129,7 @@ pub async fn run(
             enqueue_when_missing(&scope, context.demand.clone(), &queue),
         );
     };
-    let work = controller::applier(
+    let applied = controller::applier(
         |guard, context| Box::pin(reconcile(guard, context)),
         |guard, error, context| after_failure(&guard, error, &context),
         Arc::clone(&context),
@@ -137,11 +142,20 @@ pub async fn run(
             tracing::debug!(%error, "a reconcile ended with an error");
         }
     });
+    let work = async {
+        settled(&context.registry).await;
+        applied.await;
+    };
     tokio::select! {
         () = stop.cancelled() => {}
         () = watches => {}
         () = work => {}
     }
+}
+
+/// Waits until the registry was claimed, or for as long as nothing is said of that.
+async fn settled(registry: &Registry) {
+    let _ = tokio::time::timeout(PATIENCE, registry.claimed()).await;
 }
 
 fn requests(
@@ -268,7 +282,10 @@ async fn enqueue(queue: &Queue, obj_ref: ObjectRef<Guarded>, reason: ReconcileRe
 
 #[cfg(test)]
 mod tests {
+    use bellows_registry::backend::memory::MemoryBackend;
+    use bellows_registry::clock;
     use bellows_registry::demand::Demand;
+    use bellows_registry::key::Keyspace;
     use bellows_registry::record::PolicyState;
     use kube::core::DeserializeGuard;
 
@@ -281,6 +298,17 @@ mod tests {
         let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::lease::timestamp());
         definition.metadata.deletion_timestamp = deleted.then_some(now);
         Arc::new(DeserializeGuard(Ok(definition)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reconciling_waits_for_the_claim_but_not_for_ever() {
+        let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
+        let began = clock::instant();
+        settled(&registry).await;
+        assert_eq!(clock::instant() - began, PATIENCE);
+        registry.claim("cluster").await.unwrap();
+        settled(&registry).await;
+        assert_eq!(clock::instant() - began, PATIENCE, "at once");
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Paper {
     definition: Value,
     /// Whether Deployments are refused.
     refuses: bool,
+    /// Whether the registry was not claimed.
+    unclaimed: bool,
     /// Writes of the status, of metadata, and of the Deployment.
     writes: Vec<(&'static str, Value)>,
     /// The server, which ends with the test.
@@ -64,6 +66,10 @@ async fn answer(State(desk): State<Desk>, method: Method, uri: Uri, body: Bytes)
 
 /// A context whose API server is `paper`, what is said, and the desk.
 async fn on(paper: Paper) -> (Arc<Context>, mpsc::Receiver<Spoken>, Desk) {
+    let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
+    if !paper.unclaimed {
+        registry.claim("cluster").await.unwrap();
+    }
     let desk: Desk = Arc::new(Mutex::new(paper));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -76,7 +82,6 @@ async fn on(paper: Paper) -> (Arc<Context>, mpsc::Receiver<Spoken>, Desk) {
         prefix: "/bellows/".to_owned(),
         lease_ttl: Duration::from_secs(10),
     };
-    let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
     let (demand, lease) = (watch::channel(Arc::default()).1, watch::channel(true).1);
     let context = Context::new(clients, registry, demand, installation, lease, events, Metrics::default());
     (Arc::new(context), said, desk)
@@ -112,6 +117,23 @@ fn kinds(desk: &Desk) -> Vec<&'static str> {
 /// The reasons of what was said since.
 fn reasons(said: &mut mpsc::Receiver<Spoken>) -> Vec<&'static str> {
     std::iter::from_fn(|| said.try_recv().ok()).map(|spoken| spoken.said.reason).collect()
+}
+
+#[tokio::test]
+async fn before_the_registry_is_claimed_no_pod_is_sent_there_and_a_deletion_is_given_up_in_time() {
+    let definition = stored(&json!({ "worker": { "image": "x" } }));
+    let (context, mut said, desk) = on(Paper { definition, unclaimed: true, ..Paper::default() }).await;
+    look(&context, &desk).await.unwrap_err();
+    assert_eq!(kinds(&desk), ["status"], "no Deployment");
+    assert_eq!(reasons(&mut said), ["RegistryUnavailable"]);
+    let now = crate::lease::timestamp().to_string();
+    desk.lock().unwrap().definition["metadata"]["deletionTimestamp"] = json!(now);
+    look(&context, &desk).await.unwrap_err();
+    assert_eq!(kinds(&desk), ["status"], "the finalizer stays for now");
+    desk.lock().unwrap().definition["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    look(&context, &desk).await.unwrap();
+    assert_eq!(kinds(&desk), ["status", "metadata"]);
+    assert_eq!(reasons(&mut said), ["TasksAbandoned"]);
 }
 
 #[tokio::test]

@@ -108,6 +108,7 @@ impl Registry {
         policy: Revision,
         running: Running,
     ) -> Result<Pass, RegistryError> {
+        self.ours()?;
         let fence = Compare { key: self.space.path(&Key::Policy(def.clone())), is: Is::At(policy) };
         let mut pages = Pages::of(self, self.space.definition_range(def));
         // The assignments come first in the order of keys: no more of them than slots.
@@ -163,6 +164,7 @@ impl Registry {
     /// Forgets the policy of a definition whose tasks are gone, unless the name has
     /// begun another life.
     pub async fn forget(&self, def: &DefinitionId, uid: &str) -> Result<(), RegistryError> {
+        self.ours()?;
         let found = self.read(def).await?;
         let Some(record) = found.policy.filter(|record| record.uid == uid) else { return Ok(()) };
         let path = self.space.path(&Key::Policy(def.clone()));

@@ -12,7 +12,9 @@ use super::*;
 
 fn registry() -> (Registry, DefinitionId) {
     let backend: DynBackend = Arc::new(MemoryBackend::new());
-    (Registry::new(backend, Keyspace::default()), DefinitionId::new("media", "resize").unwrap())
+    let registry = Registry::new(backend, Keyspace::default());
+    registry.owner.send_replace(Some("cluster-a".to_owned()));
+    (registry, DefinitionId::new("media", "resize").unwrap())
 }
 
 fn record(uid: &str, generation: i64) -> PolicyRecord {
@@ -42,6 +44,26 @@ async fn a_second_owner_of_one_prefix_is_refused_by_name() {
     assert_eq!(other.belongs_to("cluster-b").await.unwrap_err().class(), "foreign_owner");
     let refusal = other.claim("cluster-b").await.unwrap_err().to_string();
     assert!(refusal.contains("cluster-a") && refusal.contains("another Kubernetes cluster"), "{refusal}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_registry_that_was_not_claimed() {
+    let (known, def) = registry();
+    known.establish(&def, &record("a", 1)).await.unwrap();
+    let retired = purging(&known, &def).await;
+    let before = everything(&known).await;
+    let registry = Registry::new(Arc::clone(&known.backend), known.space.clone());
+    let refused = |error: RegistryError| assert_eq!(error.class(), "not_claimed");
+    refused(registry.establish(&def, &record("b", 1)).await.unwrap_err());
+    refused(registry.retire(&def, &record("a", 3)).await.unwrap_err());
+    refused(registry.retain(&def, "a").await.unwrap_err());
+    refused(registry.purge(&def, retired, Running::Remove).await.unwrap_err());
+    refused(registry.forget(&def, "a").await.unwrap_err());
+    assert_eq!(registry.claim("cluster-b").await.unwrap_err().class(), "foreign_owner");
+    refused(registry.establish(&def, &record("b", 1)).await.unwrap_err());
+    assert_eq!(everything(&registry).await, before);
+    registry.claim("cluster-a").await.unwrap();
+    assert_eq!(registry.establish(&def, &record("b", 1)).await.unwrap(), Established::Said);
 }
 
 #[tokio::test]
@@ -127,10 +149,12 @@ async fn an_emptied_registry_is_established_anew_with_its_owner() {
     assert_eq!(other.claim("cluster-b").await.unwrap_err().class(), "foreign_owner");
 }
 
-/// Every key there is, with the revision that wrote it.
+/// Every key but the owner's, with the revision that wrote it.
 async fn everything(registry: &Registry) -> Vec<(Bytes, Revision)> {
     let all = registry.backend.range(RangeRequest::new(registry.space.everything())).await.unwrap();
-    all.entries.into_iter().map(|entry| (entry.key, entry.mod_revision)).collect()
+    let meta = registry.space.path(&Key::Meta);
+    let rest = all.entries.into_iter().filter(|entry| entry.key != meta);
+    rest.map(|entry| (entry.key, entry.mod_revision)).collect()
 }
 
 #[tokio::test]
@@ -146,8 +170,7 @@ async fn a_purge_removes_what_waits_and_in_the_end_the_policy() {
     let done = Pass::Left(Left::default());
     assert_eq!(registry.purge(&def, retired, Running::Spare).await.unwrap(), done);
     registry.forget(&def, "a").await.unwrap();
-    let rest = registry.backend.range(RangeRequest::new(registry.space.everything())).await.unwrap();
-    assert_eq!(rest.entries, []);
+    assert_eq!(everything(&registry).await, []);
 }
 
 #[tokio::test]
