@@ -227,6 +227,7 @@ impl Wired<'_> {
 mod tests {
     use axum::Router;
     use bellows_registry::backend::memory::MemoryBackend;
+    use clap::Parser;
     use futures::FutureExt;
 
     use super::*;
@@ -262,5 +263,12 @@ mod tests {
         assert!(once_claimed(&foreign, &stop).now_or_never().is_none());
         stop.cancel();
         assert!(!once_claimed(&foreign, &stop).await, "and ends when it is told to");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_with_tls_ends_the_operator_with_a_sentence() {
+        let cli = crate::config::Cli::parse_from(["bellows-operator", "--etcd-endpoints=https://etcd:2379"]);
+        let refusal = run(cli.config, CancellationToken::new()).await.unwrap_err().to_string();
+        assert!(refusal.contains("TLS to etcd is not supported yet: use http://"), "{refusal}");
     }
 }
