@@ -77,7 +77,7 @@ async fn send(
         }
         unanswered |= error.class() != Class::NotApplied;
         if matches!(*stop.borrow(), Stop::Lost | Stop::Withdrawn)
-            && over_since.get_or_insert_with(clock::instant).elapsed() >= PATIENCE
+            && clock::instant() >= *over_since.get_or_insert_with(clock::instant) + PATIENCE
         {
             tracing::error!(task = %at.task, %error, "an outcome is given up");
             return Ok("unknown");
