@@ -43,7 +43,8 @@ pub async fn reinstall(scene: &mut Scene) -> Result<()> {
     shell::typed(&format!("helm uninstall {RELEASE} --namespace {SYSTEM} --wait --timeout 120s")).await?;
     say(format!("{size} tasks wait in the registry's volume; nothing of Bellows runs"));
     let larger = format!("helm install {RELEASE} {CHART} --namespace {SYSTEM} --set etcd.replicas=3");
-    let refusal = shell::typed(&larger).await.map_or_else(|error| format!("{error:#}"), |_| "installed".into());
+    let refusal =
+        shell::typed(&larger).await.map_or_else(|error| format!("{error:#}"), |_| "installed".into());
     let kept = "the volumes kept here are those of an etcd of 1 members";
     check("an etcd of another size is refused beside the kept volume", refusal.contains(kept), refusal)?;
     helm_install().await?;
