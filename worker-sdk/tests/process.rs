@@ -144,16 +144,29 @@ async fn eventually(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// A worker process from its start to SIGTERM, on a real etcd, as on a cluster.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
+/// A real etcd, and a client that hosts its assigner.
+struct Hosted {
+    url: String,
+    bellows: Bellows,
+    _etcd: EtcdServer,
+    _dir: tempfile::TempDir,
+}
+
+fn hosted() -> Hosted {
     let dir = tempfile::tempdir().unwrap();
     let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
     let url = etcd.client_url().to_string();
     let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
     let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    Hosted { url, bellows, _etcd: etcd, _dir: dir }
+}
+
+/// A worker process from its start to SIGTERM, on a real etcd, as on a cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
+    let Hosted { url, bellows, .. } = &hosted();
     bellows.define::<Serve>(Policy::default()).await.unwrap();
-    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url)]);
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", url)]);
     eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
 
     let echo = bellows.publish::<Serve>(Order::Echo("hello".to_owned())).await.unwrap();
@@ -190,14 +203,10 @@ async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
 /// A handler that nobody can end, on the only thread, in the only slot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_process_whose_slots_are_all_stuck_is_not_alive_and_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
-    let url = etcd.client_url().to_string();
-    let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
-    let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    let Hosted { url, bellows, .. } = &hosted();
     let execution = Execution { timeout: Span::secs(1), ..Execution::default() };
     bellows.define::<Serve>(Policy { execution, ..Policy::default() }).await.unwrap();
-    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url), ("BELLOWS_CONCURRENCY", "1")]);
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", url), ("BELLOWS_CONCURRENCY", "1")]);
     eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
     let drift = "drift: worker.concurrency of default/serve is 8 in the code and 1 in the TaskDefinition";
     eventually("it says what counts", || worker.get("/readyz").contains(drift)).await;
@@ -220,13 +229,9 @@ async fn a_worker_process_whose_slots_are_all_stuck_is_not_alive_and_ends() {
 /// A handler that nobody can end, on the only thread, in one of eight slots.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_process_that_was_drained_ends_though_a_handler_does_not_stop() {
-    let dir = tempfile::tempdir().unwrap();
-    let etcd = EtcdServer::start(dir.path()).expect("a real etcd, built from tools/etcd");
-    let url = etcd.client_url().to_string();
-    let backend = std::sync::Arc::new(EtcdBackend::new(EtcdConfig::new([url.clone()])).unwrap());
-    let bellows = Bellows::hosted(backend, Options::default()).unwrap();
+    let Hosted { url, bellows, .. } = &hosted();
     bellows.define::<Serve>(Policy::default()).await.unwrap();
-    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", &url)]);
+    let worker = WorkerProcess::spawn(&[("BELLOWS_ETCD_ENDPOINTS", url)]);
     eventually("it is ready", || worker.get("/readyz").starts_with("HTTP/1.1 200")).await;
     let stuck = bellows.publish::<Serve>(Order::Block { seconds: 120 }).await.unwrap();
     let running = "bellows_worker_running{definition=\"serve\"} 1\n";
