@@ -1,10 +1,10 @@
 {{/* The name of everything: the release's, with the chart's where that says more. Short enough for the longest that is
-     made of it: a pod's label with the hash of its StatefulSet. */}}
+     made of it: the Service of the operator's metrics. */}}
 {{- define "bellows.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 42 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 42 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 

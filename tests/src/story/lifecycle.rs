@@ -45,7 +45,7 @@ pub async fn reinstall(scene: &mut Scene) -> Result<()> {
     let larger = format!("helm install {RELEASE} {CHART} --namespace {SYSTEM} --set etcd.replicas=3");
     let refusal =
         shell::typed(&larger).await.map_or_else(|error| format!("{error:#}"), |_| "installed".into());
-    let kept = "the volumes kept here are those of an etcd of 1 members";
+    let kept = "etcd.replicas is 3, but volumes of 1 are kept here";
     check("an etcd of another size is refused beside the kept volume", refusal.contains(kept), refusal)?;
     helm_install().await?;
     scene.ledger.reopen(scene.cluster.registry(&scene.client).await?)?;
