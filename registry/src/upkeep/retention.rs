@@ -3,7 +3,7 @@
 //! The results are cut into pieces of bounded ranges, remembered from pass to pass: a read
 //! never counts what lies beyond its piece, and a piece is read again only when a part of it
 //! is past its time. What is written after a read is kept for [`Retention::FLOOR`] at least:
-//! nothing of it is due before that, and a piece is not left alone for longer. A pass goes on
+//! nothing of it is due before that, and a piece is not left alone for much longer. A pass goes on
 //! where the last one ended, so that every piece has its turn however many there are.
 //!
 //! When a record is past its time is said by the clock of its writer, which may be wrong:
@@ -32,6 +32,8 @@ const FEW: usize = PAGE / 4;
 /// A piece is due when one in so many of its records is past its time: were it due for the
 /// first of them, each record would be read again for almost every other one of its piece.
 const PART: usize = 4;
+/// Reads of pieces in which nothing is known to end are as far apart as this, on average.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often it is noted which revision the registry is at.
 const NOTED_EVERY: Duration = Duration::from_secs(10);
 
@@ -74,7 +76,7 @@ impl Pieces {
 
     /// Takes in what a piece showed; answers where to go on.
     fn read(&mut self, due: &KeyRange, page: &RangeAnswer, now: WallMillis) -> Bytes {
-        let newest = now.plus(Retention::FLOOR);
+        let newest = now.plus(self.unread_for());
         self.next.insert(due.start.clone(), part_expired(page, now).map_or(newest, |at| at.min(newest)));
         let last = page.entries.last().filter(|_| page.more);
         if let Some(last) = last {
@@ -87,6 +89,14 @@ impl Pieces {
             self.join(&due.start);
         }
         due.end.clone()
+    }
+
+    /// How long a piece is left alone in which nothing is known to end: what was written there
+    /// since may be over by then. The more pieces there are, the longer, so that looking for
+    /// such is never more than a few reads a second.
+    fn unread_for(&self) -> Duration {
+        let pieces = u32::try_from(self.next.len()).unwrap_or(u32::MAX);
+        Retention::FLOOR.max(LOOK.saturating_mul(pieces))
     }
 
     /// Joins a piece to the one before it, which is then due as soon as either was.

@@ -188,3 +188,13 @@ fn few_ages_are_kept_and_one_that_is_old_enough() {
     }
     assert!(ages.0.len() <= 14, "{}", ages.0.len());
 }
+
+#[test]
+fn looking_where_nothing_is_known_to_end_is_a_few_reads_a_second_at_most() {
+    let mut pieces = Pieces::of(&Keyspace::default());
+    assert_eq!(pieces.unread_for(), Retention::FLOOR);
+    for piece in 0..60_000_u32 {
+        pieces.next.insert(Bytes::copy_from_slice(&piece.to_be_bytes()), WallMillis(0));
+    }
+    assert!(60_001.0 / pieces.unread_for().as_secs_f64() <= 10.0);
+}
