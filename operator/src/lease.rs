@@ -32,6 +32,10 @@ const DURATION: Duration = Duration::from_secs(15);
 const TRUST: Duration = Duration::from_secs(10);
 /// How often it is looked at and renewed.
 const PERIOD: Duration = Duration::from_secs(3);
+/// Who cannot do the whole work gives others so long to take it first,
+const AFTER_YOU: Duration = Duration::from_secs(10);
+/// and lets it go again after it had so long for it.
+const TURN: Duration = Duration::from_secs(60);
 /// A request without an answer for so long has failed.
 const REQUEST: Duration = Duration::from_secs(5);
 
@@ -74,10 +78,35 @@ impl Keeper {
         self.held.0.subscribe()
     }
 
-    /// Runs until `stop`, then gives the Lease up.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs until `stop`, then gives the Lease up. Until `able` ends, others go first: who can
+    /// do the whole work must not wait for one that cannot.
+    pub async fn run<F: Future<Output = ()>>(self, able: impl Fn() -> F, stop: CancellationToken) {
         let Self { mut candidate, held } = self;
-        hold(&held, &mut candidate, &stop).await;
+        take_turns(&held, &mut candidate, able, &stop).await;
+    }
+}
+
+/// Holds the Lease until `stop`; in turns, with a pause before each, until `able` ends.
+async fn take_turns<F: Future<Output = ()>>(
+    held: &Held,
+    candidate: &mut impl Look,
+    able: impl Fn() -> F,
+    stop: &CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tokio::time::timeout(AFTER_YOU, able()) => {}
+        }
+        let turn = async {
+            if tokio::time::timeout(TURN, able()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = hold(held, candidate, stop) => {}
+            () = turn => {}
+        }
         if *held.0.borrow() {
             held.set(false);
             if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), candidate.release()).await {
@@ -87,9 +116,12 @@ impl Keeper {
     }
 }
 
-/// One look at the Lease: taking or renewing it, where it is ours to take.
+/// What is done with the Lease.
 trait Look {
+    /// One look: taking or renewing it, where it is ours to take.
     fn look(&mut self) -> impl Future<Output = Result<Outcome, kube::Error>> + Send;
+    /// Lets it go, if it is ours.
+    fn release(&mut self) -> impl Future<Output = Result<(), kube::Error>> + Send;
 }
 
 /// Looks again and again until `stop`, and keeps `held` true to what it found.
@@ -159,6 +191,18 @@ impl Look for Candidate {
         let lease = Lease { metadata: found.metadata, spec: Some(claim) };
         lost_race(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
+
+    async fn release(&mut self) -> Result<(), kube::Error> {
+        let found = self.api.get(&self.name).await?;
+        let mut spec = found.spec.unwrap_or_default();
+        if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
+            return Ok(());
+        }
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        let lease = Lease { metadata: found.metadata, spec: Some(spec) };
+        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(drop)
+    }
 }
 
 impl Candidate {
@@ -188,18 +232,6 @@ impl Candidate {
             ..LeaseSpec::default()
         }
     }
-
-    async fn release(&self) -> Result<(), kube::Error> {
-        let found = self.api.get(&self.name).await?;
-        let mut spec = found.spec.unwrap_or_default();
-        if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
-            return Ok(());
-        }
-        spec.holder_identity = None;
-        spec.lease_duration_seconds = Some(1);
-        let lease = Lease { metadata: found.metadata, spec: Some(spec) };
-        self.api.replace(&self.name, &PostParams::default(), &lease).await.map(drop)
-    }
 }
 
 /// A conflict means that somebody else was faster, which is no error.
@@ -227,6 +259,49 @@ mod tests {
                 Some(outcome) => outcome,
                 None => std::future::pending().await,
             }
+        }
+
+        async fn release(&mut self) -> Result<(), kube::Error> {
+            Ok(())
+        }
+    }
+
+    /// A Lease that nobody else wants, and when it was let go.
+    struct Free(Vec<Instant>);
+
+    impl Look for Free {
+        async fn look(&mut self) -> Result<Outcome, kube::Error> {
+            Ok(Outcome::Held)
+        }
+
+        async fn release(&mut self) -> Result<(), kube::Error> {
+            self.0.push(clock::instant());
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_do_the_whole_work_lets_others_go_first_and_go_again() {
+        let secs = |moments: &[Instant], began: Instant| -> Vec<u64> {
+            moments.iter().map(|at| (*at - began).as_secs()).collect()
+        };
+        for (able_at, let_go) in
+            [(0, vec![200]), (30, vec![200]), (75, vec![70, 200]), (999, vec![70, 140, 200])]
+        {
+            let (held, stop, began) =
+                (Held(watch::channel(false).0), CancellationToken::new(), clock::instant());
+            let mut lease = Free(Vec::new());
+            let able = || tokio::time::sleep_until(began + Duration::from_secs(able_at));
+            let (held_now, end) = (held.0.subscribe(), stop.clone());
+            let watching = async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                assert_eq!(*held_now.borrow(), able_at == 0, "at once, or after the others");
+                tokio::time::sleep(Duration::from_secs(195)).await;
+                end.cancel();
+            };
+            tokio::join!(take_turns(&held, &mut lease, able, &stop), watching);
+            assert_eq!(secs(&lease.0, began), let_go, "able after {able_at} s");
+            assert!(!*held.0.borrow());
         }
     }
 

@@ -170,8 +170,10 @@ impl Wired<'_> {
             writer.run(e).await;
             Ok(())
         });
+        let claimed = registry.clone();
         parts.spawn(async move {
-            keeper.run(a).await;
+            // Who cannot reach the registry can report and let deletions go, and no more.
+            keeper.run(|| claimed.claimed(), a).await;
             Ok(())
         });
         let claimed = registry.clone();

@@ -60,7 +60,9 @@ pub(super) async fn step(
     };
     let record = policy_record(&definition.uid, definition.generation, state, definition.spec.policy());
     let Retired::At(retired) = registry.retire(&definition.id, &record).await? else {
-        return Ok(Progress::NotOurs);
+        // Another life of the name; or Kubernetes was restored from an old backup.
+        let why = "the registry knows a newer generation of the definition";
+        return retained(registry, &definition.id, &definition.uid, why).await;
     };
     let patient = since < LAST_CALL;
     match (definition.spec.trigger, policy) {
@@ -95,11 +97,19 @@ pub(super) async fn unread(
     id: &DefinitionId,
     uid: &str,
 ) -> Result<Progress, RegistryError> {
+    retained(registry, id, uid, "the definition cannot be read").await
+}
+
+/// Retires a definition by what the registry holds of it.
+async fn retained(
+    registry: &Registry,
+    id: &DefinitionId,
+    uid: &str,
+    why: &str,
+) -> Result<Progress, RegistryError> {
     let Retired::At(_) = registry.retain(id, uid).await? else { return Ok(Progress::NotOurs) };
     let left = registry.left(id).await?;
-    let note = format!(
-        "the definition cannot be read: {left} stay in the registry until a TaskDefinition of this name exists again"
-    );
+    let note = format!("{why}: {left} stay in the registry until a TaskDefinition of this name exists again");
     Ok(Progress::Done(events::warning("TasksRetained", "Delete", note)))
 }
 
@@ -178,6 +188,25 @@ mod tests {
             assert!(matches!(said, Progress::NotOurs), "{trigger}: {said:?}");
             assert_eq!(registry.left(&definition.id).await.unwrap().waiting, 1, "{trigger}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_the_registry_knows_better_is_closed_when_it_is_deleted() {
+        let registry = claimed(Arc::new(MemoryBackend::new())).await;
+        let spec = serde_yaml_ng::from_str("worker: { image: x }\ndeletionPolicy: Purge").unwrap();
+        let id = DefinitionId::new("a", "b").unwrap();
+        let definition = ValidDefinition { id: id.clone(), uid: "u".to_owned(), generation: 1, spec };
+        let newer = policy_record("u", 4, PolicyState::Active, Policy::default());
+        registry.establish(&id, &newer).await.unwrap();
+        let Progress::Done(said) = step(&registry, &definition, Duration::ZERO).await.unwrap() else {
+            panic!("nothing to wait for");
+        };
+        assert!(said.note.starts_with("the registry knows a newer generation"), "{}", said.note);
+        let retained = policy_record("u", 4, PolicyState::Retained, Policy::default());
+        let known = registry.retire(&id, &retained).await.unwrap();
+        assert!(matches!(known, Retired::At(_)), "it says so already: {known:?}");
+        let again = registry.retain(&id, "u").await.unwrap();
+        assert_eq!(again, known, "and nothing was written anew");
     }
 
     #[tokio::test]

@@ -60,7 +60,7 @@ const QUEUE: usize = 1024;
 
 /// How long after the start the registry may take to be claimed before that is told, and
 /// before a deletion that is late already is given up. Mostly it takes a moment.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(50);
 
 impl Scope {
     /// A scope, and what fills it.
@@ -126,6 +126,7 @@ pub async fn run(
             watch_definitions(&scope, feeds.definitions, &context.watches, told),
             watch_deployments(&scope, feeds.deployments, &context.watches, told),
             enqueue_when_held(&scope, context.lease.clone(), &queue),
+            enqueue_when_claimed(&scope, &context.registry, &queue),
             enqueue_when_missing(&scope, context.demand.clone(), &queue),
         );
     };
@@ -221,14 +222,25 @@ async fn watch_deployments(scope: &Scope, writer: Writer<Deployment>, client: &C
 async fn enqueue_when_held(scope: &Scope, mut lease: watch::Receiver<bool>, queue: &Queue) {
     loop {
         if *lease.borrow_and_update() {
-            scope.filled().await;
-            for guard in scope.definitions.state() {
-                enqueue(queue, ObjectRef::from_obj(&*guard), ReconcileReason::BulkReconcile).await;
-            }
+            enqueue_all(scope, queue).await;
         }
         if lease.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+/// What failed for want of the registry need not wait for its next try.
+async fn enqueue_when_claimed(scope: &Scope, registry: &Registry, queue: &Queue) {
+    registry.claimed().await;
+    enqueue_all(scope, queue).await;
+    std::future::pending::<()>().await;
+}
+
+async fn enqueue_all(scope: &Scope, queue: &Queue) {
+    scope.filled().await;
+    for guard in scope.definitions.state() {
+        enqueue(queue, ObjectRef::from_obj(&*guard), ReconcileReason::BulkReconcile).await;
     }
 }
 

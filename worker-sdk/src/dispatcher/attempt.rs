@@ -31,7 +31,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::ending::{Attempt, End, Ending};
+#[cfg(feature = "object-store")]
+use super::ending::Ending;
+use super::ending::{Attempt, End};
 use super::reporter::{self, Found, Reporter};
 use super::sending::record_end;
 use super::slots::{Occupied, Slots};
