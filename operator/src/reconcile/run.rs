@@ -323,6 +323,29 @@ mod tests {
         assert_eq!(clock::instant() - began, PATIENCE, "at once");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_the_registry_is_looked_at_again_once_it_was_claimed() {
+        let registry = Registry::new(Arc::new(MemoryBackend::new()), Keyspace::default());
+        let (scope, mut feeds) = Scope::new(None);
+        let late = Arc::into_inner(definition("late", Mode::Active, false)).unwrap();
+        for event in [watcher::Event::Init, watcher::Event::InitApply(late), watcher::Event::InitDone] {
+            feeds.definitions.apply_watcher_event(&event);
+        }
+        feeds.filled.send_replace(Filled { definitions: true, deployments: true });
+        let (queue, mut waiting) = mpsc::channel::<ReconcileRequest<Guarded>>(QUEUE);
+        let story = async {
+            tokio::time::sleep(PATIENCE).await;
+            assert!(waiting.try_recv().is_err(), "it was not claimed");
+            registry.claim("cluster").await.unwrap();
+            let request = tokio::time::timeout(Duration::from_secs(1), waiting.recv()).await;
+            request.expect("it is looked at").unwrap().obj_ref.name
+        };
+        tokio::select! {
+            () = enqueue_when_claimed(&scope, &registry, &queue) => unreachable!("it has no end"),
+            name = story => assert_eq!(name, "late"),
+        }
+    }
+
     #[test]
     fn what_the_registry_has_forgotten_is_looked_at_again() {
         let mut report = DemandReport { leading: true, fresh: true, ..DemandReport::default() };
