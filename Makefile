@@ -154,7 +154,10 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 	cargo clippy --locked --workspace --all-targets --features $(FEATURES),bellows-tests/cluster,bellows-tests/report -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps $(PUBLISHED) --features $(FEATURES)
 
+# Cargo never builds a registry's package of the same version again, and the SDK is
+# built against the packages of the others: what an older package left must go.
 package: setup ## Check that the crates for crates.io can be packaged and built from their packages
+	cargo clean --quiet $(PUBLISHED)
 	cargo package --locked $(PUBLISHED)
 
 check-features: setup ## That the SDK compiles with each of its features alone
