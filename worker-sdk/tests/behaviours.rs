@@ -53,6 +53,7 @@ mod behaviours {
     mod failing;
     mod fleet;
     mod follow_ups;
+    pub(crate) mod gate;
     mod limits;
     mod many;
     mod middleware;

@@ -14,8 +14,8 @@ use bellows_sdk::prelude::*;
 use bellows_sdk::{
     Cancellation, Cancelled, Ended, Options, Policy, RawTaskRef, RequestError, TaskId, TaskStatus, WaitError,
 };
-use tokio::sync::Notify;
 
+use super::gate::{Acting, Gate};
 use super::world::{Act, LONG, SOON, World, within};
 
 behaviours! {
@@ -45,10 +45,10 @@ async fn echo(_: TaskContext, text: String) -> TaskResult<String> {
 }
 
 /// A handler that says when it has begun, and waits for its token.
-fn patient(begun: &Arc<Notify>) -> impl Fn(TaskContext, String) -> Begun + Clone + Send + Sync + 'static {
-    let begun = Arc::clone(begun);
+fn patient(gate: &Gate) -> impl Fn(TaskContext, String) -> Acting + Clone + use<> {
+    let gate = gate.clone();
     move |context, text| {
-        begun.notify_one();
+        gate.arrive();
         Box::pin(async move {
             context.cancelled().cancelled().await;
             match text.as_str() {
@@ -63,12 +63,10 @@ fn patient(begun: &Arc<Notify>) -> impl Fn(TaskContext, String) -> Begun + Clone
     }
 }
 
-type Begun = std::pin::Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
-
 /// A task whose handler has begun.
-async fn running(world: &World, begun: &Notify, payload: &str) -> TaskHandle<Act> {
+async fn running(world: &World, gate: &Gate, payload: &str) -> TaskHandle<Act> {
     let task = world.bellows.publish::<Act>(payload.to_owned()).await.unwrap();
-    within(SOON, begun.notified()).await;
+    gate.reached().await;
     task
 }
 
@@ -118,9 +116,9 @@ async fn a_waiting_task_is_cancelled_at_once_and_never_runs(world: World) {
 
 async fn a_running_task_is_told_by_its_token_and_stops(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "x").await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "x").await;
     let asked = clock::instant();
     assert_eq!(within(SOON, task.cancel()).await.unwrap(), Cancelled::Stopped);
     assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
@@ -132,9 +130,9 @@ async fn a_running_task_is_told_by_its_token_and_stops(world: World) {
 
 async fn a_running_task_of_a_draining_worker_is_cancelled_all_the_same(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "x").await;
+    let gate = Gate::default();
+    let worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "x").await;
     let cancel = async {
         world.until_a_worker_drains().await;
         within(SOON, task.cancel()).await.unwrap()
@@ -147,9 +145,9 @@ async fn a_running_task_of_a_draining_worker_is_cancelled_all_the_same(world: Wo
 
 async fn a_task_is_cancelled_by_its_ref_from_another_process(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let saved = serde_json::to_string(&running(&world, &begun, "x").await.to_ref()).unwrap();
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let saved = serde_json::to_string(&running(&world, &gate, "x").await.to_ref()).unwrap();
     let raw: RawTaskRef = serde_json::from_str(&saved).unwrap();
     assert_eq!(within(SOON, world.other_client().cancel(&raw)).await.unwrap(), Cancelled::Stopped);
 }
@@ -179,9 +177,9 @@ async fn cancelling_a_finished_task_is_too_late_and_changes_nothing(world: World
 
 async fn a_handler_that_succeeds_although_it_was_told_has_won(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "succeed").await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "succeed").await;
     let Cancelled::TooLate(outcome) = within(SOON, task.cancel()).await.unwrap() else { panic!("it won") };
     assert_eq!(outcome.ended, Ended::Succeeded);
     assert_eq!(task.await.unwrap(), "all the same");
@@ -190,9 +188,9 @@ async fn a_handler_that_succeeds_although_it_was_told_has_won(world: World) {
 
 async fn a_handler_that_parks_although_it_was_told_has_won(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "park").await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "park").await;
     let Cancelled::TooLate(outcome) = within(SOON, task.cancel()).await.unwrap() else { panic!("it won") };
     assert_eq!(outcome.ended, Ended::Parked);
     no_request_is_left(&world).await;
@@ -200,10 +198,10 @@ async fn a_handler_that_parks_although_it_was_told_has_won(world: World) {
 
 async fn a_cancelled_task_does_not_come_back_by_a_snooze_or_a_panic(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
     for payload in ["snooze", "panic"] {
-        let task = running(&world, &begun, payload).await;
+        let task = running(&world, &gate, payload).await;
         assert_eq!(within(SOON, task.cancel()).await.unwrap(), Cancelled::Stopped, "{payload}");
     }
     no_request_is_left(&world).await;
@@ -211,12 +209,12 @@ async fn a_cancelled_task_does_not_come_back_by_a_snooze_or_a_panic(world: World
 
 async fn a_handler_that_does_not_stop_is_told_apart_from_one_that_does(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "hang").await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "hang").await;
     assert_eq!(within(SOON, task.cancel()).await.unwrap(), Cancelled::NotStopped);
     // Its slot is free again: it is dropped at its next await.
-    let next = running(&world, &begun, "x").await;
+    let next = running(&world, &gate, "x").await;
     assert_eq!(within(SOON, next.cancel()).await.unwrap(), Cancelled::Stopped);
 }
 
@@ -240,10 +238,10 @@ async fn a_task_that_waits_for_its_next_attempt_is_cancelled(world: World) {
 
 async fn a_cancelled_task_of_a_dead_worker_does_not_run_again(world: World) {
     world.define(LONG).await;
-    let begun = Arc::new(Notify::new());
+    let gate = Gate::default();
     let (cut_off, link) = world.client_over_a_bad_link();
-    let _deaf = world.worker(&cut_off, 1, patient(&begun)).await;
-    let task = running(&world, &begun, "x").await;
+    let _deaf = world.worker(&cut_off, 1, patient(&gate)).await;
+    let task = running(&world, &gate, "x").await;
     link.set_reachable(false);
     let ran = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&ran);

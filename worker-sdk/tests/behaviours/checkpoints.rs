@@ -7,9 +7,9 @@ use bellows_registry::key::{Key, KeyRange};
 use bellows_registry::testkit;
 use bellows_sdk::prelude::*;
 use bellows_sdk::{Ended, ReportError};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::gate::Gate;
 use super::progress::{Pages, pages};
 use super::world::{Act, LONG, SOON, World, policy, within};
 
@@ -70,19 +70,19 @@ async fn a_checkpoint_survives_a_panic_and_a_time_out(world: World) {
 
 async fn a_checkpoint_survives_the_death_of_its_worker(world: World) {
     world.define(LONG).await;
-    let kept = Arc::new(Notify::new());
-    let says = Arc::clone(&kept);
+    let gate = Gate::default();
+    let here = gate.clone();
     let dies = move |context: TaskContext, _: String| {
-        let says = Arc::clone(&says);
+        let here = here.clone();
         async move {
             context.checkpoint(&pages(5)).await?;
-            says.notify_one();
+            here.arrive();
             std::future::pending().await
         }
     };
     let first = world.worker(&world.other_client(), 1, dies).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, kept.notified()).await;
+    gate.reached().await;
     drop(first); // a crash: no word to anybody
     let reads = |context: TaskContext, _: String| async move {
         Ok(format!("{:?}", context.last_checkpoint::<Pages>()?).into())
@@ -96,12 +96,11 @@ async fn a_checkpoint_survives_the_death_of_its_worker(world: World) {
 
 async fn a_handler_that_is_told_to_stop_may_still_keep_a_checkpoint(world: World) {
     world.define(LONG).await;
-    let began = Arc::new(Notify::new());
-    let says = Arc::clone(&began);
+    let gate = Gate::default();
+    let here = gate.clone();
     let stops = move |context: TaskContext, _: String| {
-        let says = Arc::clone(&says);
+        here.arrive();
         async move {
-            says.notify_one();
             context.cancelled().cancelled().await;
             context.checkpoint(&pages(9)).await?;
             Err("was told to stop".into())
@@ -109,7 +108,7 @@ async fn a_handler_that_is_told_to_stop_may_still_keep_a_checkpoint(world: World
     };
     let first = world.worker(&world.bellows, 1, stops).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     within(SOON, first.drain(Duration::ZERO)).await.unwrap();
     let reads = |context: TaskContext, _: String| async move {
         Ok(format!("{:?}", context.last_checkpoint::<Pages>()?.map(|pages| pages.done)).into())
@@ -122,18 +121,17 @@ async fn a_handler_that_is_told_to_stop_may_still_keep_a_checkpoint(world: World
 async fn a_checkpoint_of_an_attempt_that_lost_its_task_is_refused(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gate = Gate::default();
     let said = Arc::new(Mutex::new(None));
-    let (says, waits, tells) = (Arc::clone(&began), Arc::clone(&go), Arc::clone(&said));
+    let (here, tells) = (gate.clone(), Arc::clone(&said));
     let late = move |context: TaskContext, text: String| {
-        let (says, waits, tells) = (Arc::clone(&says), Arc::clone(&waits), Arc::clone(&tells));
+        let (here, tells) = (here.clone(), Arc::clone(&tells));
         async move {
             if context.last_checkpoint::<Pages>()?.is_some() {
                 return Ok(text.into());
             }
             context.checkpoint(&pages(1)).await?;
-            says.notify_one();
-            waits.notified().await; // it does not know yet that it is to stop
+            here.pass().await; // it does not know yet that it is to stop
             let late = context.checkpoint(&pages(2)).await;
             *tells.lock().unwrap() = Some(late);
             Ok("late".to_owned().into())
@@ -141,7 +139,7 @@ async fn a_checkpoint_of_an_attempt_that_lost_its_task_is_refused(world: World) 
     };
     let _cut_off = world.worker(&client, 1, late).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     link.stall_watches(true); // it does not hear that its task is taken away
     let reads = |context: TaskContext, _: String| async move {
         Ok(format!("{:?}", context.last_checkpoint::<Pages>()?.map(|pages| pages.done)).into())
@@ -155,7 +153,7 @@ async fn a_checkpoint_of_an_attempt_that_lost_its_task_is_refused(world: World) 
     let at = bellows_registry::txn::AttemptRef { definition, worker, task: id, attempt };
     let back = bellows_registry::record::Tally { hand_backs: 1, ..Default::default() };
     world.write(bellows_registry::txn::take_back(&world.space(), &at, &back)).await;
-    go.notify_one();
+    gate.open();
     within(SOON, async {
         while said.lock().unwrap().is_none() {
             sleep(Duration::from_millis(20)).await;
@@ -222,14 +220,13 @@ async fn many_checkpoints_are_slowed_to_one_a_second(world: World) {
 async fn a_checkpoint_whose_answer_is_lost_is_kept_once_the_registry_answers(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, _: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        let here = here.clone();
         async move {
             if context.attempt() == 1 {
-                says.notify_one();
-                waits.notified().await;
+                here.pass().await;
                 context.checkpoint(&pages(4)).await?;
                 return Err(TaskError::retry_immediately("once more"));
             }
@@ -238,10 +235,10 @@ async fn a_checkpoint_whose_answer_is_lost_is_kept_once_the_registry_answers(wor
     };
     let _worker = world.worker(&client, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let kept = format!("{}q/default/act/k/", world.space().prefix());
     link.next_txn(testkit::puts(kept), testkit::Fault::LoseAnswer);
-    go.notify_one();
+    gate.open();
     assert_eq!(within(SOON, task).await.unwrap(), "Some(4)");
     world.assert_lawful().await;
 }

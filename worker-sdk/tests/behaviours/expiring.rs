@@ -7,8 +7,8 @@ use std::time::Duration;
 use bellows_sdk::prelude::*;
 use bellows_sdk::spec::Mode;
 use bellows_sdk::{Cancelled, Ended, OutcomeRecord, Policy, PublishError, Replayed, TaskStatus};
-use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
@@ -154,35 +154,25 @@ async fn a_definition_on_hold_accepts_tasks_and_starts_them_once_released(world:
 
 async fn what_runs_when_a_hold_begins_ends(world: World) {
     world.define(LONG).await;
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&begun), Arc::clone(&go));
-    let act = move |_: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
-        async move {
-            says.notify_one();
-            waits.notified().await;
-            Ok(text.into())
-        }
-    };
-    let _worker = world.worker(&world.bellows, 1, act).await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, gate.then_echo()).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, begun.notified()).await;
+    gate.reached().await;
     set(&world, Mode::Hold).await;
     a_task_beside_it_has_run(&world).await;
-    go.notify_one();
+    gate.open();
     assert_eq!(within(SOON, task).await.unwrap(), "x");
 }
 
 async fn a_retry_waits_while_its_definition_is_on_hold(world: World) {
     world.define(LONG).await;
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&begun), Arc::clone(&go));
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        let here = here.clone();
         async move {
             if context.attempt() == 1 {
-                says.notify_one();
-                waits.notified().await;
+                here.pass().await;
                 return Err(TaskFailure::retry_immediately("once more"));
             }
             Ok(text.into())
@@ -190,9 +180,9 @@ async fn a_retry_waits_while_its_definition_is_on_hold(world: World) {
     };
     let _worker = world.worker(&world.bellows, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, begun.notified()).await;
+    gate.reached().await;
     set(&world, Mode::Hold).await;
-    go.notify_one();
+    gate.open();
     let failed_once =
         |status: &TaskStatus| matches!(status, TaskStatus::Waiting { tally } if tally.attempts == 1);
     within(SOON, async {

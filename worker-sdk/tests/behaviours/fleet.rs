@@ -12,9 +12,9 @@ use bellows_registry::testkit::Rates;
 use bellows_registry::txn::{self, AttemptRef};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, Health, WaitError};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
@@ -112,13 +112,14 @@ async fn a_cordoned_worker_says_so_and_takes_nothing(world: World) {
 /// Some servers go on renewing a lease that was revoked: the key says what is true.
 async fn a_worker_whose_live_key_is_gone_begins_anew(world: World) {
     world.define(LONG).await;
-    let (worker, began) = stuck_worker(&world, &world.bellows).await;
+    let gate = Gate::default();
+    let worker = world.worker(&world.bellows, 1, gate.until_told()).await;
     world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let (first, _) = only_worker(&world).await;
     world.delete(world.space().path(&Key::Worker(act(), first.clone()))).await;
     // The task was lost with the worker that was, and comes to the one that is.
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let (second, _) = only_worker(&world).await;
     assert_ne!(first, second, "a worker id is never used again (law 20)");
     // While it drains it does not: it lets go of what it runs, and ends.
@@ -153,9 +154,10 @@ async fn is_done_elsewhere_after_a_hand_back(world: &World, task: &TaskHandle<Ac
 
 async fn what_is_taken_back_from_a_draining_worker_is_let_go(world: World) {
     world.define(LONG).await;
-    let (worker, began) = stuck_worker(&world, &world.bellows).await;
+    let gate = Gate::default();
+    let worker = world.worker(&world.bellows, 1, gate.until_told()).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let assigned = keys(&world, "a").await.remove(0);
     let at = match world.space().parse(&assigned.key) {
         Ok(Key::Assignment(definition, worker, task, attempt)) => {
@@ -178,19 +180,18 @@ async fn what_is_taken_back_from_a_draining_worker_is_let_go(world: World) {
 /// A handler that is told to stop and says what is to become of its task is heard.
 async fn a_verdict_on_the_way_out_counts(world: World) {
     world.define(LONG).await;
-    let began = Arc::new(Notify::new());
-    let says = Arc::clone(&began);
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, _: String| {
-        let says = Arc::clone(&says);
+        here.arrive();
         async move {
-            says.notify_one();
             context.cancelled().cancelled().await;
             Err(TaskFailure::park("half done, and cannot be done again"))
         }
     };
     let worker = world.worker(&world.bellows, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     within(SOON, worker.drain(Duration::ZERO)).await.unwrap();
     let Err(WaitError::Failed(failed)) = within(SOON, task).await else { panic!("it is parked") };
     assert_eq!((failed.ended, failed.attempts), (Ended::Parked, 1));
@@ -199,57 +200,33 @@ async fn a_verdict_on_the_way_out_counts(world: World) {
 async fn a_drain_ends_in_time_though_nobody_answers(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
-    let act = move |_: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
-        async move {
-            says.notify_one();
-            waits.notified().await;
-            Ok(text.into())
-        }
-    };
-    let worker = world.worker(&client, 1, act).await;
+    let gate = Gate::default();
+    let worker = world.worker(&client, 1, gate.then_echo()).await;
     world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     link.set_reachable(false);
-    go.notify_one(); // an outcome in hand, and nobody to take it
+    gate.open(); // an outcome in hand, and nobody to take it
     health_is(&worker, Health::NotReady("the registry does not answer")).await;
     within(Duration::from_secs(8), worker.drain(Duration::from_secs(1))).await.unwrap();
 }
 
-/// A worker whose handler begins, says so, and never ends by itself.
-async fn stuck_worker(world: &World, client: &Bellows) -> (DispatcherHandle, Arc<Notify>) {
-    let began = Arc::new(Notify::new());
-    let says = Arc::clone(&began);
-    let act = move |context: TaskContext, _: String| {
-        let says = Arc::clone(&says);
-        async move {
-            says.notify_one();
-            context.cancelled().cancelled().await;
-            Err("was told to stop".into())
-        }
-    };
-    (world.worker(client, 1, act).await, began)
-}
-
 async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
     world.define(LONG).await;
-    let (first, began) = stuck_worker(&world, &world.bellows).await;
+    let gate = Gate::default();
+    let first = world.worker(&world.bellows, 1, gate.until_told()).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     within(SOON, first.drain(Duration::from_millis(100))).await.unwrap();
     is_done_elsewhere_after_a_hand_back(&world, &task).await;
 }
 
 async fn a_drained_worker_finishes_what_it_can(world: World) {
     world.define(LONG).await;
-    let began = Arc::new(Notify::new());
-    let says = Arc::clone(&began);
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |_: TaskContext, text: String| {
-        let says = Arc::clone(&says);
+        here.arrive();
         async move {
-            says.notify_one();
             sleep(Duration::from_millis(500)).await;
             Ok(text.into())
         }
@@ -257,7 +234,7 @@ async fn a_drained_worker_finishes_what_it_can(world: World) {
     let worker = world.worker(&world.bellows, 1, act).await;
     let running = world.bellows.publish::<Act>("running".into()).await.unwrap();
     let waiting = world.bellows.publish::<Act>("waiting".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     within(SOON, worker.drain(Duration::from_secs(10))).await.unwrap();
     assert_eq!(running.try_result().await.unwrap().as_deref(), Some("running"));
     assert_eq!(waiting.try_result().await.unwrap(), None, "a draining worker takes nothing");
@@ -265,9 +242,10 @@ async fn a_drained_worker_finishes_what_it_can(world: World) {
 
 async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: World) {
     world.define(LONG).await;
-    let (first, began) = stuck_worker(&world, &world.bellows).await;
+    let gate = Gate::default();
+    let first = world.worker(&world.bellows, 1, gate.until_told()).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let _second = world.worker(&world.bellows, 1, quick).await;
     drop(first); // a crash: no word to anybody
     let outcome = within(Duration::from_secs(2 + 4), task.outcome()).await.unwrap();
@@ -279,22 +257,14 @@ async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: W
 async fn a_worker_cut_off_from_the_registry_cannot_settle_late(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
-    let act = move |_: TaskContext, _: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
-        async move {
-            says.notify_one();
-            waits.notified().await;
-            Ok("late".to_owned().into())
-        }
-    };
-    let _cut_off = world.worker(&client, 1, act).await;
+    let gate = Gate::default();
+    let act = |_: TaskContext, _: String| async { Ok("late".to_owned().into()) };
+    let _cut_off = world.worker(&client, 1, gate.then(act)).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     link.set_reachable(false);
     // It ends its work just as it loses its lease: the outcome in hand is sent, in vain.
-    go.notify_one();
+    gate.open();
     let _healthy = world.worker(&world.bellows, 1, quick).await;
     assert_eq!(within(SOON, task.wait_timeout(SOON)).await.unwrap(), "x");
     link.set_reachable(true);

@@ -10,8 +10,8 @@ use bellows_registry::record::{Record, TaskRecord};
 use bellows_registry::testkit::{Fault, puts};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{Ended, ErrorKind, NewTask, Policy, TaskFailed, TaskStatus, WaitError};
-use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
@@ -85,15 +85,15 @@ async fn a_success_publishes_its_follow_up_tasks_with_its_result(world: World) {
 async fn a_follow_up_task_runs_and_may_have_follow_ups_of_its_own(world: World) {
     world.define(LONG).await;
     let runs = Arc::new(AtomicU32::new(0));
-    let (count, ended) = (Arc::clone(&runs), Arc::new(Notify::new()));
-    let says = Arc::clone(&ended);
+    let gate = Gate::default();
+    let (count, end) = (Arc::clone(&runs), gate.clone());
     let act = move |_: TaskContext, left: String| {
         count.fetch_add(1, Ordering::SeqCst);
-        let says = Arc::clone(&says);
+        let end = end.clone();
         async move {
             let left: u32 = left.parse()?;
             if left == 0 {
-                says.notify_one();
+                end.arrive();
                 return Ok("end".to_owned().into());
             }
             Ok(TaskSuccess::done("on".to_owned()).and_publish::<Act>((left - 1).to_string()))
@@ -101,7 +101,7 @@ async fn a_follow_up_task_runs_and_may_have_follow_ups_of_its_own(world: World) 
     };
     let _worker = world.worker(&world.bellows, 2, act).await;
     world.bellows.publish::<Act>("4".into()).await.unwrap();
-    within(SOON, ended.notified()).await;
+    gate.reached().await;
     assert_eq!(runs.load(Ordering::SeqCst), 5);
 }
 
@@ -150,24 +150,22 @@ async fn a_follow_up_that_nobody_takes_fails_the_attempt_and_loses_nothing(world
 
 async fn an_attempt_whose_follow_up_was_refused_succeeds_once_it_is_taken(world: World) {
     world.define(LONG).await;
-    let refused = Arc::new(Notify::new());
-    let (says, taken) = (Arc::clone(&refused), Arc::new(Notify::new()));
-    let waits = Arc::clone(&taken);
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        let here = here.clone();
         async move {
             if context.attempt() == 2 {
-                says.notify_one();
-                waits.notified().await;
+                here.pass().await;
             }
             hands_on(context, text).await
         }
     };
     let _worker = world.worker(&world.bellows, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, refused.notified()).await;
+    gate.reached().await;
     world.bellows.define::<Next>(Policy::default()).await.unwrap();
-    taken.notify_one();
+    gate.open();
     assert_eq!(within(SOON, task.outcome()).await.unwrap().attempt, 2);
     assert_eq!(next_tasks(&world).await.len(), 1);
 }
@@ -191,21 +189,13 @@ async fn a_follow_up_is_one_task_though_the_answer_is_lost(world: World) {
 async fn a_worker_that_lost_its_task_publishes_no_follow_ups(world: World) {
     both_defined(&world).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
-    let act = move |context: TaskContext, _: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
-        async move {
-            says.notify_one();
-            waits.notified().await;
-            hands_on(context, "late".into()).await
-        }
-    };
-    let cut_off = world.worker(&client, 1, act).await;
+    let gate = Gate::default();
+    let act = |context: TaskContext, _: String| async move { hands_on(context, "late".into()).await };
+    let cut_off = world.worker(&client, 1, gate.then(act)).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     link.set_reachable(false);
-    go.notify_one();
+    gate.open();
     let _healthy =
         world.worker(&world.bellows, 1, |_: TaskContext, text: String| async { Ok(text.into()) }).await;
     assert_eq!(within(SOON, task).await.unwrap(), "x");

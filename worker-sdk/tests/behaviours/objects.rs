@@ -12,9 +12,9 @@ use bellows_sdk::object_store::{ObjectStore, ObjectStoreExt};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{Codecs, Ended, PublishError, Replayed, TaskFailed};
 use futures::TryStreamExt;
-use tokio::sync::Notify;
 
 use super::codecs::{CANARY, echo, encrypted, everything, failed, key, parks};
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
@@ -104,20 +104,12 @@ async fn a_task_parked_for_its_losses_keeps_its_object_whatever_its_last_worker_
     let raw = task.to_ref().raw().clone();
     let suspect = Tally { losses: Tally::SUSPECT_LOSSES, ..Tally::default() };
     world.put(world.space().path(&Key::Tally(raw.definition.clone(), raw.id)), suspect.encode()).await;
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
-    let act = move |_: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
-        async move {
-            says.notify_one();
-            waits.notified().await;
-            Ok(text.len().to_string().into())
-        }
-    };
-    let late = world.worker(&cut_off, 1, act).await;
-    within(SOON, began.notified()).await;
+    let gate = Gate::default();
+    let act = |_: TaskContext, text: String| async move { Ok(text.len().to_string().into()) };
+    let late = world.worker(&cut_off, 1, gate.then(act)).await;
+    gate.reached().await;
     link.set_reachable(false);
-    go.notify_one();
+    gate.open();
     assert_eq!(within(SOON, task.outcome()).await.unwrap().ended, Ended::Parked);
     link.set_reachable(true);
     within(SOON, late.drain(Duration::from_secs(5))).await.unwrap(); // its outcome is sent, in vain

@@ -11,9 +11,9 @@ use bellows_registry::key::{Key, KeyRange};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{ReportError, TaskStatus, WaitError};
 use futures::StreamExt;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::gate::{Acting, Gate};
 use super::world::{Act, LONG, SOON, World, within};
 
 behaviours! {
@@ -36,20 +36,14 @@ pub(super) fn pages(done: u32) -> Pages {
     Pages { done, of: 10 }
 }
 
-/// A handler that reports, says so, and then waits to be let go.
-fn reports_and_waits(
-    go: &Arc<Notify>,
-) -> impl Fn(TaskContext, String) -> futures::future::BoxFuture<'static, TaskResult<String>>
-+ Clone
-+ Send
-+ Sync
-+ use<> {
-    let go = Arc::clone(go);
+/// A handler that reports, and then waits to be let go.
+fn reports_and_waits(gate: &Gate) -> impl Fn(TaskContext, String) -> Acting + Clone + use<> {
+    let gate = gate.clone();
     move |context: TaskContext, text: String| {
-        let go = Arc::clone(&go);
+        let gate = gate.clone();
         Box::pin(async move {
             context.progress(&pages(3))?;
-            go.notified().await;
+            gate.pass().await;
             Ok(text.into())
         })
     }
@@ -70,14 +64,14 @@ async fn shown(task: &TaskHandle<Act>) -> Pages {
 
 async fn progress_is_seen_while_the_handler_runs_and_gone_with_it(world: World) {
     world.define(LONG).await;
-    let go = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, reports_and_waits(&go)).await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, reports_and_waits(&gate)).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
     let elsewhere = world.other_client().task(task.to_ref());
     assert_eq!(shown(&elsewhere).await, pages(3));
     let TaskStatus::Running { tally, .. } = elsewhere.status().await.unwrap() else { panic!("it runs") };
     assert_eq!(tally.progress.unwrap().attempt, 1);
-    go.notify_one();
+    gate.open();
     let outcome = within(SOON, task.outcome()).await.unwrap();
     assert_eq!(outcome.tally.progress, None);
     assert_eq!(task.progress::<Pages>().await.unwrap(), None);
@@ -109,9 +103,9 @@ async fn a_watch_follows_progress_through_all_attempts_until_the_end(world: Worl
 
 async fn a_watch_of_an_unknown_task_ends_with_an_error(world: World) {
     world.define(LONG).await;
-    let go = Arc::new(Notify::new());
-    go.notify_one();
-    let _worker = world.worker(&world.bellows, 1, reports_and_waits(&go)).await;
+    let gate = Gate::default();
+    gate.open();
+    let _worker = world.worker(&world.bellows, 1, reports_and_waits(&gate)).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
     let mut raw = task.to_ref().raw().clone();
     raw.id = bellows_sdk::TaskId::from_bits(7);
@@ -163,14 +157,13 @@ async fn progress_is_written_once_a_second_however_often_it_is_reported(world: W
 async fn progress_never_waits_though_the_registry_does_not_answer(world: World) {
     world.define(LONG).await;
     let (client, link) = world.client_over_a_bad_link();
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gate = Gate::default();
     let took = Arc::new(Mutex::new(None));
-    let (says, waits, tells) = (Arc::clone(&began), Arc::clone(&go), Arc::clone(&took));
+    let (here, tells) = (gate.clone(), Arc::clone(&took));
     let act = move |context: TaskContext, text: String| {
-        let (says, waits, tells) = (Arc::clone(&says), Arc::clone(&waits), Arc::clone(&tells));
+        let (here, tells) = (here.clone(), Arc::clone(&tells));
         async move {
-            says.notify_one();
-            waits.notified().await;
+            here.pass().await;
             let before = tokio::time::Instant::now();
             for done in 0..1000 {
                 context.progress(&pages(done))?;
@@ -181,9 +174,9 @@ async fn progress_never_waits_though_the_registry_does_not_answer(world: World) 
     };
     let worker = world.worker(&client, 1, act).await;
     world.bellows.publish::<Act>("x".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     link.set_reachable(false);
-    go.notify_one();
+    gate.open();
     let took = within(SOON, async {
         loop {
             if let Some(took) = *took.lock().unwrap() {
@@ -219,10 +212,10 @@ async fn a_report_over_its_limit_is_refused_and_nothing_is_written(world: World)
 
 async fn progress_that_no_reader_of_records_could_parse_does_no_harm(world: World) {
     world.define(LONG).await;
-    let go = Arc::new(Notify::new());
-    let waits = Arc::clone(&go);
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, text: String| {
-        let waits = Arc::clone(&waits);
+        let here = here.clone();
         async move {
             // Nested more deeply than a parser follows.
             let mut nested = serde_json::json!(1);
@@ -230,7 +223,7 @@ async fn progress_that_no_reader_of_records_could_parse_does_no_harm(world: Worl
                 nested = serde_json::Value::Array(vec![nested]);
             }
             context.progress(&nested)?;
-            waits.notified().await;
+            here.pass().await;
             Ok(text.into())
         }
     };
@@ -245,6 +238,6 @@ async fn progress_that_no_reader_of_records_could_parse_does_no_harm(world: Worl
         }
     });
     assert!(matches!(wrong.await, Err(WaitError::Progress { .. })), "it is not of the type asked for");
-    go.notify_one();
+    gate.open();
     assert_eq!(within(SOON, task).await.unwrap(), "x");
 }

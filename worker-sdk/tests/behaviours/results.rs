@@ -1,15 +1,14 @@
 //! Results of many tasks, and where a task is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_registry::key::KeyRange;
 use bellows_sdk::prelude::*;
 use bellows_sdk::{Ended, NewTask, TaskStatus, WaitError};
 use futures::StreamExt;
-use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, within};
 
 behaviours! {
@@ -102,13 +101,12 @@ async fn waiting_for_no_task_ends_at_once(world: World) {
 
 async fn waiting_running_ended_and_unknown_are_four_answers(world: World) {
     world.define(LONG).await;
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |context: TaskContext, _: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        let here = here.clone();
         async move {
-            says.notify_one();
-            waits.notified().await;
+            here.pass().await;
             Ok(format!("{} {}", context.worker_id(), context.attempt_id()).into())
         }
     };
@@ -116,11 +114,11 @@ async fn waiting_running_ended_and_unknown_are_four_answers(world: World) {
     assert!(matches!(task.status().await.unwrap(), TaskStatus::Waiting { .. }));
     let _worker = world.worker(&world.bellows, 1, act).await;
     let other = world.bellows.publish::<Act>("y".into()).await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let status = task.status().await.unwrap();
     let TaskStatus::Running { worker, attempt, .. } = status else { panic!("it runs: {status:?}") };
     assert!(matches!(other.status().await.unwrap(), TaskStatus::Waiting { .. }), "there is one slot");
-    go.notify_one();
+    gate.open();
     let outcome = within(SOON, task.outcome()).await.unwrap();
     assert_eq!(task.try_result().await.unwrap(), Some(format!("{worker} {attempt}")));
     assert_eq!(task.status().await.unwrap(), TaskStatus::Ended(Box::new(outcome)));

@@ -9,8 +9,8 @@ use bellows_registry::key::KeyRange;
 use bellows_registry::testkit::{Fault, puts};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{Ended, NewTask, OnConflict, Publication, PublishError, TaskStatus, WaitError};
-use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, within};
 
 behaviours! {
@@ -110,18 +110,15 @@ async fn a_unique_key_is_free_again_when_its_task_has_ended(world: World) {
 
 async fn a_task_that_waits_for_its_next_attempt_keeps_its_unique_key(world: World) {
     world.define(LONG).await;
-    let failed = Arc::new(Notify::new());
-    let says = Arc::clone(&failed);
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |_: TaskContext, _: String| {
-        let says = Arc::clone(&says);
-        async move {
-            says.notify_one();
-            Err(TaskFailure::retry_after(HOUR, "not now"))
-        }
+        here.arrive();
+        async { Err(TaskFailure::retry_after(HOUR, "not now")) }
     };
     let _worker = world.worker(&world.bellows, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).unique("k").await.unwrap();
-    within(SOON, failed.notified()).await;
+    gate.reached().await;
     let tally = KeyRange::prefix(format!("{}q/default/act/p/", world.space().prefix()));
     within(SOON, world.some(tally)).await; // it has failed, and that is recorded
     let again = world.bellows.publish::<Act>("y".into()).unique("k").await.unwrap();
@@ -152,21 +149,6 @@ async fn a_task_cancelled_by_its_handler_frees_its_unique_key(world: World) {
     world.assert_lawful().await;
 }
 
-/// A handler that says when it begins, and goes on until it is told to stop.
-fn runs_until_told(
-    began: &Arc<Notify>,
-) -> impl Fn(TaskContext, String) -> futures::future::BoxFuture<'static, TaskResult<String>> + Clone + use<> {
-    let says = Arc::clone(began);
-    move |context: TaskContext, _: String| {
-        let says = Arc::clone(&says);
-        Box::pin(async move {
-            says.notify_one();
-            context.cancelled().cancelled().await;
-            Err("was told to stop".into())
-        })
-    }
-}
-
 async fn a_cancelled_task_frees_its_unique_key_waiting_or_running(world: World) {
     world.define(LONG).await;
     let publish = || world.bellows.publish::<Act>("x".into()).unique("k");
@@ -174,9 +156,9 @@ async fn a_cancelled_task_frees_its_unique_key_waiting_or_running(world: World) 
     within(SOON, waiting.cancel()).await.unwrap();
     let running = publish().await.unwrap();
     assert_eq!(said(&running), Publication::Created);
-    let began = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, runs_until_told(&began)).await;
-    within(SOON, began.notified()).await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, gate.until_told()).await;
+    gate.reached().await;
     assert_eq!(said(&publish().await.unwrap()), Publication::Existing);
     within(SOON, running.cancel()).await.unwrap();
     within(SOON, running.outcome()).await.unwrap();
@@ -192,9 +174,9 @@ async fn a_cancelled_pending_task_frees_its_key_and_nobody_elses(world: World) {
     within(SOON, waiting.cancel()).await.unwrap();
     let running = publish().await.unwrap();
     assert_eq!(said(&running), Publication::Created);
-    let began = Arc::new(Notify::new());
-    let _worker = world.worker(&world.bellows, 1, runs_until_told(&began)).await;
-    within(SOON, began.notified()).await;
+    let gate = Gate::default();
+    let _worker = world.worker(&world.bellows, 1, gate.until_told()).await;
+    gate.reached().await;
     let next = publish().delay(HOUR).await.unwrap();
     within(SOON, running.cancel()).await.unwrap();
     within(SOON, running.outcome()).await.unwrap();
@@ -285,14 +267,13 @@ async fn a_pending_task_is_replaced_and_keeps_its_id(world: World) {
 
 async fn a_task_that_has_begun_is_not_replaced_and_the_last_payload_runs_too(world: World) {
     world.define(LONG).await;
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (says, waits) = (Arc::clone(&began), Arc::clone(&go));
+    let gate = Gate::default();
+    let here = gate.clone();
     let act = move |_: TaskContext, text: String| {
-        let (says, waits) = (Arc::clone(&says), Arc::clone(&waits));
+        let here = here.clone();
         async move {
             if text == "first" {
-                says.notify_one();
-                waits.notified().await;
+                here.pass().await;
             }
             Ok(text.into())
         }
@@ -300,13 +281,13 @@ async fn a_task_that_has_begun_is_not_replaced_and_the_last_payload_runs_too(wor
     let _worker = world.worker(&world.bellows, 1, act).await;
     let publish = |text: &str| world.bellows.publish::<Act>(text.into()).replace_pending("k");
     let first = publish("first").await.unwrap();
-    within(SOON, began.notified()).await;
+    gate.reached().await;
     let second = publish("second").await.unwrap();
     assert_eq!(said(&second), Publication::Created);
     let third = publish("third").await.unwrap();
     assert_eq!((said(&third), third.id()), (Publication::Replaced, second.id()));
     world.assert_lawful().await;
-    go.notify_one();
+    gate.open();
     assert_eq!(within(SOON, first).await.unwrap(), "first");
     assert_eq!(within(SOON, third).await.unwrap(), "third");
     world.assert_lawful().await;

@@ -1,12 +1,11 @@
 //! Payloads that some versions of the worker cannot read.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bellows_sdk::prelude::*;
 use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, TaskStatus};
-use tokio::sync::Notify;
 
+use super::gate::Gate;
 use super::world::{Act, LONG, SOON, World, within};
 
 behaviours! {
@@ -41,18 +40,9 @@ mod patience {
         let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
         tried(&task, 1).await;
         tokio::time::sleep(Duration::from_secs(500)).await;
-        let began = Arc::new(Notify::new());
-        let says = Arc::clone(&began);
-        let act = move |context: TaskContext, _: String| {
-            let says = Arc::clone(&says);
-            async move {
-                says.notify_one();
-                context.cancelled().cancelled().await;
-                Err("told to stop".into())
-            }
-        };
-        let new = launched(&world, Tasks::new().with_fn::<Act, _, _>(act), "2").await;
-        within(SOON, began.notified()).await;
+        let gate = Gate::default();
+        let new = launched(&world, Tasks::new().with_fn::<Act, _, _>(gate.until_told()), "2").await;
+        gate.reached().await;
         within(SOON, new.drain(Duration::from_secs(1))).await.unwrap();
         tokio::time::sleep(Duration::from_secs(500)).await;
         let TaskStatus::Waiting { tally } = task.status().await.unwrap() else { panic!("it waits") };
