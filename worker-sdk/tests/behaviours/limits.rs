@@ -36,11 +36,16 @@ fn rate(tasks: Option<u32>, per_key: Option<u32>) -> impl FnOnce(&mut Execution)
 
 async fn no_more_than_the_total_limit_run_at_once(world: World) {
     define(&world, limit(Some(2), None)).await;
-    let log = Log::default();
-    let _one = world.worker(&world.bellows, 4, log.taking(QUICK)).await;
-    let _two = world.worker(&world.bellows, 4, log.taking(QUICK)).await;
-    all_end(publish(&world, &["a1", "b1", "c1", "a2", "b2", "c2", "a3", "b3", "c3"]).await).await;
-    assert_eq!(log.most(""), 2);
+    let (go, log) = (watch::Sender::new(false), Log::default());
+    let _one = world.worker(&world.bellows, 4, log.held(&go)).await;
+    let _two = world.worker(&world.bellows, 4, log.held(&go)).await;
+    let tasks = publish(&world, &["a1", "b1", "c1", "a2", "b2", "c2", "a3", "b3", "c3"]).await;
+    log.until_began(2).await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(log.most(""), 2, "while the first two run");
+    go.send_replace(true);
+    all_end(tasks).await;
+    assert_eq!(log.most(""), 2, "as one after the other ends");
 }
 
 async fn no_more_than_the_limit_of_a_key_run_at_once(world: World) {

@@ -63,7 +63,7 @@ impl Log {
         }
     }
 
-    /// A handler that runs until it is let go.
+    /// A handler that runs until it is let go, and a moment more.
     pub(super) fn held(
         &self,
         go: &watch::Sender<bool>,
@@ -75,6 +75,7 @@ impl Log {
                 log.began.lock().unwrap().push((name.clone(), clock::instant()));
                 log.change(&name, 1);
                 let _ = go.wait_for(|go| *go).await;
+                tokio::time::sleep(QUICK).await;
                 log.change(&name, -1);
                 Ok(name.into())
             })
