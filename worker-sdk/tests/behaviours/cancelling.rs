@@ -121,7 +121,7 @@ async fn a_running_task_is_told_by_its_token_and_stops(world: World) {
     let task = running(&world, &gate, "x").await;
     let asked = clock::instant();
     assert_eq!(within(SOON, task.cancel()).await.unwrap(), Cancelled::Stopped);
-    assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
     let outcome = task.outcome().await.unwrap();
     assert_eq!((outcome.ended, outcome.cancellation), (Ended::Cancelled, Some(Cancellation::Stopped)));
     assert_eq!((outcome.attempt, outcome.tally.attempts), (1, 0), "the attempt did not fail");

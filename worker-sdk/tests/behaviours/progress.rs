@@ -186,7 +186,7 @@ async fn progress_never_waits_though_the_registry_does_not_answer(world: World) 
         }
     });
     let took = took.await;
-    assert!(took < Duration::from_secs(1), "a thousand reports took {took:?}");
+    assert!(took < Duration::from_secs(3), "a thousand reports took {took:?}");
     link.set_reachable(true);
     within(SOON, worker.drain(Duration::from_secs(1))).await.unwrap();
 }
