@@ -13,7 +13,7 @@ use bellows_sdk::{DispatcherHandle, ErrorKind, Health};
 use tokio::time::sleep;
 
 use super::blocking::{blocking_worker, real_time};
-use super::world::{Act, SOON, World, within};
+use super::world::{Act, SOON, World, policy, within};
 
 behaviours! {
     a_stuck_slot_is_not_offered_until_its_handler_ends,
@@ -29,7 +29,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// those that are told to be quick.
 async fn stubborn(world: &World, slots: u32) -> (DispatcherHandle, Arc<LetGo>) {
     real_time(world);
-    world.define(SECOND).await;
+    let mut policy = policy(SECOND);
+    if slots > 1 {
+        // Another attempt would take the slot that is left.
+        policy.execution.retry.max_attempts = 1;
+    }
+    world.bellows.define::<Act>(policy).await.unwrap();
     let let_go = Arc::new(LetGo::default());
     let waits = Arc::clone(&let_go);
     let act = move |_: TaskContext, text: String| {
