@@ -30,8 +30,15 @@ pub(crate) async fn blocking_worker<F>(world: &World, slots: u32, act: F) -> Dis
 where
     F: Fn(TaskContext, String) -> TaskResult<String> + Clone + Send + Sync + 'static,
 {
+    blocking_worker_of(&world.bellows, slots, act).await
+}
+
+async fn blocking_worker_of<F>(client: &Bellows, slots: u32, act: F) -> DispatcherHandle
+where
+    F: Fn(TaskContext, String) -> TaskResult<String> + Clone + Send + Sync + 'static,
+{
     let tasks = Tasks::new().with_blocking_fn::<Act, _>(act);
-    let mut worker = WorkerDispatcher::of(&world.bellows, tasks).concurrency(slots).launch().await.unwrap();
+    let mut worker = WorkerDispatcher::of(client, tasks).concurrency(slots).launch().await.unwrap();
     within(SOON, worker.ready()).await;
     worker
 }
@@ -91,7 +98,7 @@ async fn no_more_blocking_handlers_run_than_there_are_slots(world: World) {
 
 async fn a_blocking_handler_sees_that_it_is_to_stop(world: World) {
     real_time(&world);
-    world.define(Duration::from_secs(1)).await;
+    world.define(Duration::from_secs(3)).await; // the second attempt must not time out
     let act = |context: TaskContext, text: String| {
         if context.attempt() > 1 {
             return Ok(text.into());
@@ -108,16 +115,17 @@ async fn a_blocking_handler_sees_that_it_is_to_stop(world: World) {
     assert!(worker.is_alive(), "it stopped in time: its slot was never stuck");
 }
 
-/// More of them than the runtime has threads, for three times the lease's time-to-live:
-/// and that though the worker's own loops share the runtime here.
+/// More of them than the runtime has threads, for longer than a lease lives without a
+/// renewal: and that though the worker's own loops share the runtime here.
 async fn blocking_handlers_cost_no_lease_however_many_block(world: World) {
     real_time(&world);
     world.define(LONG).await;
-    let act = |_: TaskContext, text: String| {
-        thread::sleep(3 * Duration::from_secs(2));
+    let ttl = Duration::from_secs(5); // a busy machine costs no lease either
+    let act = move |_: TaskContext, text: String| {
+        thread::sleep(ttl + Duration::from_secs(1));
         Ok(text.into())
     };
-    let _worker = blocking_worker(&world, 8, act).await;
+    let _worker = blocking_worker_of(&world.client_with_leases_of(ttl), 8, act).await;
     let mut tasks = Vec::new();
     for n in 0..8 {
         tasks.push(world.bellows.publish::<Act>(n.to_string()).await.unwrap());

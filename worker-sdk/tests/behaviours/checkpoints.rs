@@ -53,7 +53,7 @@ async fn a_checkpoint_survives_failures_and_snoozes(world: World) {
 }
 
 async fn a_checkpoint_survives_a_panic_and_a_time_out(world: World) {
-    world.define(Duration::from_secs(1)).await;
+    world.define(world.paused_or_real(Duration::from_secs(1), Duration::from_secs(3))).await;
     let act = |context: TaskContext, _: String| async move {
         let last = context.last_checkpoint::<String>()?;
         context.checkpoint(&format!("attempt {}", context.attempt())).await?;
@@ -214,7 +214,10 @@ async fn many_checkpoints_are_slowed_to_one_a_second(world: World) {
     };
     let _worker = world.worker(&world.bellows, 1, act).await;
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
-    assert_eq!(within(SOON, task).await.unwrap(), "2", "ten at once, and then two more");
+    let seconds: u64 = within(SOON, task).await.unwrap().parse().unwrap();
+    // A busy machine takes its own time besides.
+    let right = if world.has_paused_time() { 2..=2 } else { 2..=u64::MAX };
+    assert!(right.contains(&seconds), "ten at once, and then two more: {seconds}");
 }
 
 async fn a_checkpoint_whose_answer_is_lost_is_kept_once_the_registry_answers(world: World) {

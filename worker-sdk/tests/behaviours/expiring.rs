@@ -28,6 +28,11 @@ behaviours! {
 
 const SHORT: Duration = Duration::from_millis(400);
 
+/// A time-to-live within which a task begins, also on a busy machine.
+fn ample(world: &World) -> Duration {
+    world.paused_or_real(2 * SHORT, Duration::from_secs(5))
+}
+
 async fn echo(_: TaskContext, text: String) -> TaskResult<String> {
     Ok(text.into())
 }
@@ -65,12 +70,13 @@ async fn an_expired_task_is_not_run_by_a_worker_that_comes_later(world: World) {
 
 async fn a_running_task_does_not_expire(world: World) {
     world.define(LONG).await;
-    let slow = |_: TaskContext, text: String| async move {
-        tokio::time::sleep(2 * SHORT).await;
+    let ttl = ample(&world);
+    let slow = move |_: TaskContext, text: String| async move {
+        tokio::time::sleep(ttl + 2 * SHORT).await;
         Ok(text.into())
     };
     let _worker = world.worker(&world.bellows, 1, slow).await;
-    let task = world.bellows.publish::<Act>("x".into()).ttl(SHORT).await.unwrap();
+    let task = world.bellows.publish::<Act>("x".into()).ttl(ttl).await.unwrap();
     assert_eq!(within(SOON, task).await.unwrap(), "x");
 }
 
@@ -78,7 +84,7 @@ async fn a_task_that_waits_for_its_next_attempt_past_its_ttl_expires(world: Worl
     world.define(LONG).await;
     let fails = |_: TaskContext, _: String| async move { Err(TaskFailure::retry_after(LONG, "not yet")) };
     let _worker = world.worker(&world.bellows, 1, fails).await;
-    let task = world.bellows.publish::<Act>("x".into()).ttl(2 * SHORT).await.unwrap();
+    let task = world.bellows.publish::<Act>("x".into()).ttl(ample(&world)).await.unwrap();
     let outcome = ended(&task).await;
     assert_eq!((outcome.ended, outcome.attempt), (Ended::Expired, 1));
     assert_eq!(outcome.tally.errors[0].message, "not yet");
@@ -110,10 +116,11 @@ async fn a_replayed_task_has_its_whole_ttl_again(world: World) {
     world.define(LONG).await;
     let parks = |_: TaskContext, _: String| async move { Err(TaskFailure::park("no")) };
     let worker = world.worker(&world.bellows, 1, parks).await;
-    let task = world.bellows.publish::<Act>("x".into()).ttl(2 * SHORT).await.unwrap();
+    let ttl = ample(&world);
+    let task = world.bellows.publish::<Act>("x".into()).ttl(ttl).await.unwrap();
     assert_eq!(ended(&task).await.ended, Ended::Parked);
     within(SOON, worker.drain(Duration::ZERO)).await.unwrap();
-    tokio::time::sleep(2 * SHORT).await; // its first ttl is over: a parked task does not expire by it
+    tokio::time::sleep(ttl).await; // its first ttl is over: a parked task does not expire by it
     assert_eq!(within(SOON, task.replay()).await.unwrap(), Replayed::Again { life: 1 });
     assert!(matches!(task.status().await.unwrap(), TaskStatus::Waiting { .. }), "it has time again");
     assert_eq!(ended(&task).await.ended, Ended::Expired, "but not for ever");

@@ -97,7 +97,15 @@ async fn a_watch_follows_progress_through_all_attempts_until_the_end(world: Worl
     while let Some(pages) = within(SOON, watch.next()).await {
         seen.push(pages.unwrap().done);
     }
-    assert_eq!(seen, [11, 12, 21, 22], "every report of a second, and then the end");
+    let reported = [11, 12, 21, 22];
+    if world.has_paused_time() {
+        assert_eq!(seen, reported, "every report of a second, and then the end");
+    } else {
+        // What a busy machine writes or tells late may be left out for what follows it.
+        let in_order = seen.is_sorted_by(|one, next| one < next);
+        let known = seen.iter().all(|done| reported.contains(done));
+        assert!(!seen.is_empty() && in_order && known, "{seen:?}");
+    }
     assert_eq!(task.try_result().await.unwrap().as_deref(), Some("x"));
 }
 
@@ -148,10 +156,12 @@ async fn progress_is_written_once_a_second_however_often_it_is_reported(world: W
     let task = world.bellows.publish::<Act>("x".into()).await.unwrap();
     let tally = Key::Tally(DefinitionId::new("default", Act::NAME).unwrap(), task.id());
     let puts = count_puts(&world, tally).await;
+    let before = tokio::time::Instant::now();
     let _worker = world.worker(&world.bellows, 1, act).await;
     assert_eq!(within(SOON, task).await.unwrap(), "x true");
-    let puts = puts.load(Ordering::SeqCst);
-    assert!((2..=3).contains(&puts), "in two and a half seconds: {puts}");
+    let (puts, took) = (u64::from(puts.load(Ordering::SeqCst)), before.elapsed());
+    let right = if world.has_paused_time() { 2..=3 } else { 1..=took.as_secs() + 1 };
+    assert!(right.contains(&puts), "in {took:?}: {puts}");
 }
 
 async fn progress_never_waits_though_the_registry_does_not_answer(world: World) {

@@ -82,9 +82,20 @@ impl World {
         self.paused
     }
 
+    /// One of two times: by the clock that the test winds forward, or by the one on the wall,
+    /// which goes on while a busy machine stands still.
+    pub(crate) fn paused_or_real(&self, paused: Duration, real: Duration) -> Duration {
+        if self.paused { paused } else { real }
+    }
+
     /// A client in another process, as far as the registry can tell.
     pub(crate) fn other_client(&self) -> Bellows {
         Bellows::with_backend(Arc::clone(&self.store), self.options.clone()).unwrap()
+    }
+
+    /// A client in another process, the leases of whose workers live so long.
+    pub(crate) fn client_with_leases_of(&self, lease_ttl: Duration) -> Bellows {
+        Bellows::with_backend(Arc::clone(&self.store), Options { lease_ttl, ..self.options.clone() }).unwrap()
     }
 
     /// A client in another process that has these codecs.
