@@ -12,9 +12,11 @@ use bellows_registry::testkit::Rates;
 use bellows_registry::txn::{self, AttemptRef};
 use bellows_sdk::prelude::*;
 use bellows_sdk::{DispatcherHandle, Ended, ErrorKind, Health, WaitError};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::gate::Gate;
+use super::running::{A_WHILE, Log, all_end};
 use super::world::{Act, LONG, SOON, World, policy, within};
 
 behaviours! {
@@ -43,26 +45,18 @@ async fn quick(_: TaskContext, text: String) -> TaskResult<String> {
 
 async fn no_more_handlers_run_than_there_are_slots(world: World) {
     world.define(LONG).await;
-    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let (r, m) = (Arc::clone(&running), Arc::clone(&most));
-    let act = move |_: TaskContext, text: String| {
-        let (running, most) = (Arc::clone(&r), Arc::clone(&m));
-        async move {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            sleep(Duration::from_millis(20)).await;
-            running.fetch_sub(1, Ordering::SeqCst);
-            Ok(text.into())
-        }
-    };
-    let _worker = world.worker(&world.bellows, 3, act).await;
+    let (go, log) = (watch::Sender::new(false), Log::default());
+    let _worker = world.worker(&world.bellows, 3, log.held(&go)).await;
     let mut tasks = Vec::new();
     for n in 0..30 {
         tasks.push(world.bellows.publish::<Act>(n.to_string()).await.unwrap());
     }
-    for task in tasks {
-        within(SOON, task).await.unwrap();
-    }
-    assert_eq!(most.load(Ordering::SeqCst), 3);
+    log.until_began(3).await;
+    sleep(A_WHILE).await;
+    assert_eq!(log.most(""), 3, "while the first three run");
+    go.send_replace(true);
+    all_end(tasks).await;
+    assert_eq!(log.most(""), 3, "as one after the other ends");
 }
 
 fn act() -> DefinitionId {
@@ -207,7 +201,8 @@ async fn a_drain_ends_in_time_though_nobody_answers(world: World) {
     link.set_reachable(false);
     gate.open(); // an outcome in hand, and nobody to take it
     health_is(&worker, Health::NotReady("the registry does not answer")).await;
-    within(Duration::from_secs(8), worker.drain(Duration::from_secs(1))).await.unwrap();
+    let bound = world.paused_or_real(Duration::from_secs(8), SOON); // the drain takes six
+    within(bound, worker.drain(Duration::from_secs(1))).await.unwrap();
 }
 
 async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
@@ -225,9 +220,11 @@ async fn a_drained_worker_finishes_what_it_can(world: World) {
     let gate = Gate::default();
     let here = gate.clone();
     let act = move |_: TaskContext, text: String| {
-        here.arrive();
+        let here = here.clone();
         async move {
-            sleep(Duration::from_millis(500)).await;
+            if text == "running" {
+                here.pass().await;
+            }
             Ok(text.into())
         }
     };
@@ -235,7 +232,12 @@ async fn a_drained_worker_finishes_what_it_can(world: World) {
     let running = world.bellows.publish::<Act>("running".into()).await.unwrap();
     let waiting = world.bellows.publish::<Act>("waiting".into()).await.unwrap();
     gate.reached().await;
-    within(SOON, worker.drain(Duration::from_secs(10))).await.unwrap();
+    let let_go = async {
+        world.until_a_worker_drains().await;
+        gate.open();
+    };
+    let (drained, ()) = tokio::join!(within(SOON, worker.drain(LONG)), let_go);
+    drained.unwrap();
     assert_eq!(running.try_result().await.unwrap().as_deref(), Some("running"));
     assert_eq!(waiting.try_result().await.unwrap(), None, "a draining worker takes nothing");
 }
@@ -248,7 +250,8 @@ async fn a_killed_workers_tasks_run_elsewhere_and_no_attempt_is_charged(world: W
     gate.reached().await;
     let _second = world.worker(&world.bellows, 1, quick).await;
     drop(first); // a crash: no word to anybody
-    let outcome = within(Duration::from_secs(2 + 4), task.outcome()).await.unwrap();
+    let bound = world.paused_or_real(Duration::from_secs(2 + 4), SOON); // its lease, and to notice
+    let outcome = within(bound, task.outcome()).await.unwrap();
     assert_eq!((outcome.attempt, outcome.tally.attempts, outcome.tally.losses), (1, 0, 1));
     assert_eq!(outcome.tally.errors[0].kind, ErrorKind::WorkerLost);
     world.assert_lawful().await;

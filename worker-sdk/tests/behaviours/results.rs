@@ -68,12 +68,24 @@ async fn tasks_of_very_many_slots_are_awaited_by_one_watch(world: World) {
 
 async fn results_come_as_tasks_end_not_in_the_order_of_the_list(world: World) {
     world.define(LONG).await;
-    let _worker = world.worker(&world.bellows, 2, obey).await;
-    let late = NewTask::new("late".to_owned()).delay(Duration::from_millis(600));
-    let refs = saved(&world.bellows, vec![late, NewTask::new("early".to_owned())]).await;
+    let gate = Gate::default();
+    let here = gate.clone();
+    let act = move |_: TaskContext, text: String| {
+        let here = here.clone();
+        async move {
+            if text == "late" {
+                here.pass().await;
+            }
+            Ok(text.into())
+        }
+    };
+    let _worker = world.worker(&world.bellows, 2, act).await;
+    let tasks = ["late", "early"].map(|text| NewTask::new(text.to_owned())).into_iter().collect();
+    let refs = saved(&world.bellows, tasks).await;
     let mut results = world.bellows.wait_many(refs);
     let (first, result) = within(SOON, results.next()).await.unwrap();
     assert_eq!((first, result.unwrap().as_str()), (1, "early"));
+    gate.open();
     let (second, result) = within(SOON, results.next()).await.unwrap();
     assert_eq!((second, result.unwrap().as_str()), (0, "late"));
     assert!(within(SOON, results.next()).await.is_none());
