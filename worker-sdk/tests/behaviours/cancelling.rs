@@ -302,14 +302,16 @@ async fn the_task_of_a_singleton_cannot_be_cancelled(world: World) {
 
 async fn a_cancel_without_an_assigner_is_unanswered_and_acted_on_later(world: World) {
     let options = Options { request_timeout: Duration::from_millis(300), ..world.beside() };
-    let alone = Bellows::with_backend(world.store.clone(), options.clone()).unwrap();
+    let alone = Bellows::with_backend(world.store.clone(), options).unwrap();
     alone.define::<Act>(Policy::default()).await.unwrap();
     let task = alone.publish::<Act>("x".into()).await.unwrap();
     let error = within(SOON, task.cancel()).await.unwrap_err();
     assert!(matches!(error, RequestError::Unanswered(_)), "{error}");
-    let standing = Keyspace::new(&options.prefix).path(&Key::Request(act(), task.id()));
-    world.some(KeyRange::one(standing)).await;
-    let _host = Bellows::hosted(world.store.clone(), options).unwrap();
+    let standing = Keyspace::new(&world.beside().prefix).path(&Key::Request(act(), task.id()));
+    within(SOON, world.some(KeyRange::one(standing))).await;
+    // A client that is as patient as any.
+    let host = Bellows::hosted(world.store.clone(), world.beside()).unwrap();
+    let task = host.task(task.to_ref());
     assert_eq!(within(SOON, task.outcome()).await.unwrap().ended, Ended::Cancelled);
     assert_eq!(within(SOON, task.cancel()).await.unwrap(), Cancelled::WasWaiting);
 }
