@@ -43,7 +43,8 @@ fn config(url: &str, lease_ttl: Duration) -> Config {
     }
 }
 
-/// A handler that blocks the only thread of the user's runtime for three times the TTL.
+/// A handler that blocks the only thread of the user's runtime for longer than its lease
+/// lives without a renewal.
 #[test]
 fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,19 +68,19 @@ fn a_handler_that_blocks_every_thread_does_not_cost_the_lease() {
         drop((host, runtime));
     });
     defined.recv_timeout(Duration::from_secs(20)).unwrap();
-    let ttl = Duration::from_secs(2);
+    let ttl = Duration::from_secs(5); // a busy machine costs no lease either
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
         let bellows = Bellows::connect(&config(&url, ttl)).unwrap();
         let block = move |_: TaskContext, text: String| async move {
             let (_kept, never) = mpsc::channel::<()>();
-            let _ = never.recv_timeout(3 * ttl);
+            let _ = never.recv_timeout(ttl + Duration::from_secs(1));
             Ok(text.into())
         };
         let tasks = Tasks::new().with_fn::<Act, _, _>(block);
         let worker = WorkerDispatcher::of(&bellows, tasks).launch().await.unwrap();
         let task = bellows.publish::<Act>("held".into()).await.unwrap();
-        let outcome = task.outcome().await.unwrap();
+        let outcome = tokio::time::timeout(Duration::from_secs(20), task.outcome()).await.unwrap().unwrap();
         worker.drain(Duration::from_secs(1)).await.unwrap();
         outcome
     });
@@ -129,7 +130,7 @@ async fn a_handler_that_ignores_its_time_out_keeps_its_slot_and_a_metric_says_so
     go.send(()).unwrap(); // for the attempt that blocks
     assert_eq!(next.wait_timeout(Duration::from_secs(10)).await.unwrap(), "next");
     go.send(()).unwrap(); // for the next attempt at the same
-    let outcome = stuck.outcome().await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), stuck.outcome()).await.unwrap().unwrap();
     assert_eq!(outcome.tally.errors[0].message, "timed out after 1s");
     eventually("the slot is free", || worker.metrics_text().contains(&line.replace(" 1", " 0"))).await;
     worker.drain(Duration::from_secs(1)).await.unwrap();
@@ -174,12 +175,13 @@ async fn a_worker_process_serves_says_how_it_is_and_ends_well() {
     let secret = bellows.publish::<process::child::Wrong>("hush-hush".to_owned()).await.unwrap();
 
     // Its only user thread is blocked for longer than its lease lives without renewal.
-    let blocking = bellows.publish::<Serve>(Order::Block { seconds: 4 }).await.unwrap();
+    let blocking = bellows.publish::<Serve>(Order::Block { seconds: 6 }).await.unwrap();
     let running = "bellows_worker_running{definition=\"serve\"} 1\n";
     eventually("it runs", || worker.get("/metrics").contains(running)).await;
     assert!(worker.get("/healthz").starts_with("HTTP/1.1 200"), "it lives, though it is blocked");
     assert!(worker.get("/readyz").starts_with("HTTP/1.1 200"), "and has its lease");
-    assert_eq!(blocking.outcome().await.unwrap().tally.losses, 0);
+    let blocked = tokio::time::timeout(Duration::from_secs(20), blocking.outcome()).await.unwrap();
+    assert_eq!(blocked.unwrap().tally.losses, 0);
 
     let waiting = bellows.publish::<Serve>(Order::WaitToBeStopped).await.unwrap();
     eventually("it runs", || worker.get("/metrics").contains(running)).await;

@@ -73,7 +73,7 @@ impl WorkerProcess {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["worker_process", "--exact", "--ignored", "--nocapture"])
             .env("BELLOWS_NAMESPACE", "default")
-            .env("BELLOWS_LEASE_TTL", "2s")
+            .env("BELLOWS_LEASE_TTL", "5s")
             .env("BELLOWS_DRAIN_TIMEOUT", "1s")
             .env("BELLOWS_HTTP_ADDR", addr.to_string())
             .env("BELLOWS_LOG", "debug")
@@ -86,12 +86,12 @@ impl WorkerProcess {
         Self { child, addr }
     }
 
-    /// The answer to a GET, head and body; empty if there is none within half a second.
+    /// The answer to a GET, head and body; empty if there is none within three seconds.
     pub(crate) fn get(&self, path: &str) -> String {
         let mut answer = String::new();
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(self.addr)?;
-            stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
             write!(stream, "GET {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n")?;
             stream.read_to_string(&mut answer)?;
             Ok(answer)
