@@ -160,6 +160,16 @@ fn released_volumes_can_be_used_again(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
+/// Its API may answer late on a busy machine; what is dead stays dead.
+fn has_no_problems(testbed: &Testbed) -> Result<()> {
+    let mut last = Vec::new();
+    let well = wait_until("a cluster without problems", SOON, || {
+        last = testbed.problems();
+        Ok(last.is_empty().then_some(()))
+    });
+    well.with_context(|| last.join("; "))
+}
+
 fn a_lost_node_comes_back(testbed: &Testbed, answer: &Answer) -> Result<()> {
     testbed.cut_power(2)?;
     assert!(
@@ -169,7 +179,7 @@ fn a_lost_node_comes_back(testbed: &Testbed, answer: &Answer) -> Result<()> {
     );
     testbed.server_process("kube-scheduler")?.signal(bellows_testbed::Signal::SIGKILL)?;
     testbed.repair()?;
-    assert_eq!(testbed.problems(), Vec::<String>::new());
+    has_no_problems(testbed)?;
     testbed.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     wait_until("an answer after the repair", SOON, || Ok(answer.ask(testbed, "10.96.7.7:80")))?;
     Ok(())
@@ -183,6 +193,6 @@ fn two_testbeds_run_side_by_side() -> Result<()> {
     left.kubectl(&["create", "configmap", "only-here"])?;
     assert!(right.kubectl(&["get", "configmap", "only-here"]).is_err());
     left.down()?;
-    assert_eq!(right.problems(), Vec::<String>::new());
+    has_no_problems(&right)?;
     Ok(right.down()?)
 }
