@@ -20,8 +20,10 @@ pub const MOUNT: &str = "/volume";
 pub const CLAIM: &str = "photos";
 /// What the story writes, from the repository's root.
 pub const TARGET: &str = "target/bellows";
-/// The most worker pods, and the slots of each, as the manifest says.
+/// The most worker pods, as the manifest says.
 pub const MOST_PODS: i32 = 4;
+/// The slots of each, as the manifest says.
+pub const SLOTS: usize = 2;
 /// How long terminated work keeps its pods, as the manifest says, in seconds.
 pub const SCALE_TO_ZERO_S: u64 = 5;
 /// The container of a worker pod.

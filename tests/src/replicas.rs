@@ -12,7 +12,37 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::narrate::CheckFailed;
+use crate::narrate::{CheckFailed, check};
+
+/// How the replicas went up from 0 while a wave was published.
+#[derive(Debug)]
+pub struct WayUp {
+    /// The values that they took.
+    pub path: Vec<i32>,
+    /// How many the wave needs.
+    pub to: i32,
+    /// How long it took to publish as much of it as needs so many.
+    pub took: Duration,
+}
+
+/// What the registry's witness sees published within this time is one burst for the operator
+/// too. Half of the time for which the operator gathers one: it sees them at other moments.
+const BURST: Duration = Duration::from_millis(25);
+
+impl WayUp {
+    /// A burst is one write. What was published more slowly may be several, but none that takes
+    /// a pod away, and none beyond what the wave needs.
+    pub fn check(&self) -> Result<()> {
+        let Self { path, to, took } = self;
+        let found = format!("replicas went 0 then {path:?}; publishing took {took:?}");
+        if *took <= BURST {
+            return check(&format!("one write from 0 to {to}"), *path == [*to], found);
+        }
+        let rises = path.is_sorted_by(|one, next| one < next);
+        let ends = path.first().is_some_and(|first| *first > 0) && path.last() == Some(to);
+        check(&format!("replicas rise from 0 to {to}, as tasks come within {took:?}"), rises && ends, found)
+    }
+}
 
 /// Follows one Deployment.
 #[derive(Debug)]
@@ -85,5 +115,32 @@ impl Replicas {
             CheckFailed { check: what.to_owned(), why }
         };
         tokio::time::timeout(bound, looking).await.map_err(late)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(path: &[i32], took: Duration) -> bool {
+        WayUp { path: path.to_vec(), to: 4, took }.check().is_ok()
+    }
+
+    #[test]
+    fn a_burst_is_one_write_to_the_right_number() {
+        assert_eq!(BURST * 2, bellows_operator::scale::GATHER);
+        assert!(holds(&[4], BURST));
+        for path in [&[][..], &[3], &[5], &[1, 4], &[4, 4]] {
+            assert!(!holds(path, BURST), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_wave_is_never_a_step_down_nor_another_end() {
+        let slow = BURST + Duration::from_millis(1);
+        assert!(holds(&[4], slow) && holds(&[1, 4], slow) && holds(&[1, 2, 4], slow));
+        for path in [&[][..], &[3], &[0, 4], &[2, 1, 4], &[1, 4, 4], &[4, 3], &[1, 5]] {
+            assert!(!holds(path, slow), "{path:?}");
+        }
     }
 }

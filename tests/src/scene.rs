@@ -9,8 +9,8 @@ use kube::Client;
 
 use crate::cluster::Cluster;
 use crate::ledger::Ledger;
-use crate::names::{DEFINITION, MOUNT, WORK};
-use crate::replicas::Replicas;
+use crate::names::{DEFINITION, MOST_PODS, MOUNT, SLOTS, WORK};
+use crate::replicas::{Replicas, WayUp};
 use crate::report::Report;
 use crate::volume::Volume;
 use crate::{manifests, narrate, shell};
@@ -65,11 +65,11 @@ impl Scene {
         Ok(pod)
     }
 
-    /// Publishes a wave at 0 replicas and watches the way up: answers the values that
-    /// replicas took until all of the wave was published.
-    pub async fn publish_from_zero(&mut self, wave: &str, more: &[&str]) -> Result<Vec<i32>> {
+    /// Publishes a wave at 0 replicas and watches the way up, until all of it was published
+    /// and there are as many as it needs.
+    pub async fn publish_from_zero(&mut self, wave: &str, more: &[&str]) -> Result<WayUp> {
         let (before, mark) = (self.ledger.read(|book| book.published.len())?, self.replicas.mark()?);
-        let size = self.volume.size(wave)?;
+        let (size, began) = (self.volume.size(wave)?, clock::instant());
         self.publish(wave, more).await?;
         let first = self.ledger.until("the first task is published", Duration::from_secs(30), |book| {
             (book.published.len() > before).then(|| book.published.values().map(|now| now.instant).max())
@@ -80,7 +80,15 @@ impl Scene {
         self.report.add_episode(up.saturating_duration_since(first).as_secs_f64() * 1000.0);
         let all = |book: &crate::ledger::Book| (book.published.len() >= before + size).then_some(());
         self.ledger.until("all of the wave is published", Duration::from_secs(30), all).await?;
-        Ok(self.replicas.since(mark)?.into_iter().map(|(_, replicas)| replicas).collect())
+        let pods = size.div_ceil(SLOTS).min(MOST_PODS as usize);
+        // The first task that one pod fewer could not take.
+        let last = pods.saturating_sub(1) * SLOTS + 1;
+        let took = self.ledger.read(|book| book.time_to_publish(last, began))?.context("no such wave")?;
+        let to = i32::try_from(pods)?;
+        let bound = Duration::from_secs(20);
+        self.replicas.until(&format!("replicas rise to {to}"), bound, mark, |n| n >= to).await?;
+        let path = self.replicas.since(mark)?.into_iter().map(|(_, replicas)| replicas).collect();
+        Ok(WayUp { path, to, took })
     }
 
     /// Waits until every published task has ended.

@@ -1,9 +1,10 @@
 //! The book itself: changes in, facts out. No I/O; time is read once a change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bellows_registry::backend::{Change, Changes, Entry, Revision};
-use bellows_registry::clock::{self, Now};
+use bellows_registry::clock::{self, Instant, Now};
 use bellows_registry::id::{AttemptId, TaskId, WorkerId};
 use bellows_registry::key::{Key, Keyspace};
 use bellows_registry::record::{Ended, ErrorKind, LeaderRecord, OutcomeRecord, Record};
@@ -131,6 +132,15 @@ impl Book {
             Ok(Key::Worker(_, worker)) => drop(self.workers.remove(&worker)),
             _ => {}
         }
+    }
+
+    /// The time from the first publish after `began` to the one that made it so many, as they
+    /// were seen. `None` if there are not so many.
+    pub fn time_to_publish(&self, count: usize, began: Instant) -> Option<Duration> {
+        let all = self.published.values().map(|now| now.instant);
+        let mut seen: Vec<Instant> = all.filter(|at| *at >= began).collect();
+        seen.sort_unstable();
+        Some(*seen.get(count.checked_sub(1)?)? - *seen.first()?)
     }
 
     /// How many of these tasks have a terminal record.

@@ -25,8 +25,7 @@ pub async fn upgrade(scene: &mut Scene) -> Result<()> {
 }
 
 async fn small_wave(scene: &mut Scene, wave: &str, more: &[&str]) -> Result<()> {
-    let path = scene.publish_from_zero(wave, more).await?;
-    check("one write up from 0", path.len() == 1, format!("replicas went 0 then {path:?}"))?;
+    scene.publish_from_zero(wave, more).await?.check()?;
     scene.all_settled(Duration::from_secs(60)).await?;
     let publisher =
         pods::ended(&scene.client, WORK, &format!("publish-{wave}"), Duration::from_secs(20)).await?;

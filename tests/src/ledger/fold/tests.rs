@@ -55,6 +55,20 @@ fn book(changes: Vec<Change>) -> Book {
 }
 
 #[test]
+fn a_wave_is_timed_from_its_first_publish_to_the_one_that_counts() {
+    let (began, mut book) = (clock::now(), Book::default());
+    let seen_after = |millis| Now { instant: began.instant + Duration::from_millis(millis), ..began };
+    for (n, millis) in [(1, 90), (2, 20), (3, 50)] {
+        book.published.insert(TaskId::from_bits(n), seen_after(millis));
+    }
+    let time = |count| book.time_to_publish(count, seen_after(20).instant);
+    assert_eq!([time(1), time(2), time(3)], [0, 30, 70].map(|n| Some(Duration::from_millis(n))));
+    assert_eq!((time(0), time(4)), (None, None));
+    let later = book.time_to_publish(2, seen_after(21).instant);
+    assert_eq!(later, Some(Duration::from_millis(40)), "what was published before is another wave");
+}
+
+#[test]
 fn a_task_that_is_gone_without_a_record_is_lost() {
     assert_eq!(book(vec![published()]).lost(), 0, "it waits");
     assert_eq!(book(vec![published(), task_gone()]).lost(), 1);
