@@ -39,7 +39,7 @@ demo: ## The whole system on a real Kubernetes, checked at every step (warm: 3 m
 	grep '^demo: FAIL' $$log | tail -n 1 | grep . || echo 'demo: FAIL set-up: what went wrong is above'
 	exit 1
 
-demo-story: setup images photos # On kind where a Docker engine answers, else on the testbed
+demo-story: root-or-docker setup images photos # On kind where a Docker engine answers, else on the testbed
 	@if docker info >/dev/null 2>&1; then $(MAKE) demo-kind; exit; fi
 	began=$$EPOCHREALTIME
 	printf '\033[1m==> A Kubernetes of two nodes (usually 10 s, or at once if it is up)\033[0m\n'
@@ -65,6 +65,7 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 	log=$(OUT)/test.log
 	: > $$log
 	verdict=PASS
+	$(MAKE) root || { echo 'test: FAIL, nothing was run'; exit 1; }
 	$(MAKE) test-crates test-charts test-cluster 2>&1 | tee $$log || verdict=FAIL
 	$(MAKE) test-report 2>&1 | tee -a $$log || verdict=FAIL
 	count() { awk -v word="$$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($$i ~ "^" word) n += $$(i - 1) } END { print n + 0 }' $$log; }
@@ -74,7 +75,7 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 
 test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
-	rm -rf $(OUT)/behaviours $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
+	rm -rf $(OUT)/behaviours $(OUT)/conformance $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
 	cargo test --locked --workspace --features $(FEATURES)
 
 test-report: # What the tests of the crates left behind, as one file: target/bellows/behaviours.json
@@ -95,9 +96,9 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 		END { exit bad || names != 4 }'
 	kind-check kind-config.yaml
 
-test-cluster: setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
+test-cluster: root setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
 	$(SAY) 'Real pods on a real Kubernetes (usually 4 min)'
-	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test cluster --test variants)
+	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test chart --test cluster --test variants)
 	"$${tests[@]}" --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
 	$(TESTBED) up --name $(NAME)-test --nodes 2
@@ -128,7 +129,7 @@ $(TESTBED): setup
 	$(SAY) 'The testbed (the first time 1 min)'
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile image --target $(HOST) -p bellows-testbed
 
-cluster-up: setup images ## A Kubernetes on this machine with the images loaded (needs root)
+cluster-up: root setup images ## A Kubernetes on this machine with the images loaded (needs root)
 	$(SAY) 'A Kubernetes of two nodes (usually 10 s, or at once if it is up)'
 	$(TESTBED) up --name $(NAME) --nodes 2
 	$(TESTBED) load-image --name $(NAME) $(IMAGES)/*.tar
@@ -154,10 +155,11 @@ lint: setup ## Formatting, clippy and documentation, warnings denied
 	cargo clippy --locked --workspace --all-targets --features $(FEATURES),bellows-tests/cluster,bellows-tests/report -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps $(PUBLISHED) --features $(FEATURES)
 
-# Cargo never builds a registry's package of the same version again, and the SDK is
-# built against the packages of the others: what an older package left must go.
+# Cargo neither unpacks nor builds a registry's package of the same version again, and the
+# SDK is built against the packages of the others: what earlier ones left must go.
 package: setup ## Check that the crates for crates.io can be packaged and built from their packages
 	cargo clean --quiet $(PUBLISHED)
+	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/bellows-{registry,sdk,sdk-macros}-$(VERSION)
 	cargo package --locked $(PUBLISHED)
 
 check-features: setup ## That the SDK compiles with each of its features alone
@@ -184,16 +186,28 @@ clean: ## Remove what was built here; the cache outside stays
 	cargo clean
 	rm -rf $(OUT)
 
+root-or-docker: # A Kubernetes comes from one of them: said before anything is built
+	@docker info >/dev/null 2>&1 || $(MAKE) root
+
+root: # A testbed needs it: said before anything is built
+	@[ "$$(id -u)" = 0 ] && exit
+	echo 'A Kubernetes of its own makes network namespaces, mounts and cgroups: run this as root.'
+	echo 'Without root: make test-crates test-charts; and make demo where a Docker engine answers.'
+	exit 1
+
 setup: # What a new machine lacks: installed with apt-get as root, else named
 	@need=()
-	for program in cargo rustc go cc make; do command -v $$program >/dev/null || need+=($$program); done
+	for program in cargo rustc go; do command -v $$program >/dev/null || need+=($$program); done
 	if (( $${#need[@]} )); then
-		echo "Bellows is built with Rust ($$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later), Go (1.26 or later) and a C compiler."
+		echo "Bellows is built with Rust ($$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later) and Go (1.26 or later)."
 		echo "Missing here: $${need[*]}. Install them, and run this again."
 		exit 1
 	fi
 	packages=()
-	command -v protoc >/dev/null || packages+=(protobuf-compiler libprotobuf-dev)
+	command -v cc >/dev/null || packages+=(gcc libc6-dev)
+	# With the types that every protoc knows, which Debian keeps in a package of their own.
+	protoc=$$(command -v protoc) && [ -e "$$(dirname "$$(readlink -f "$$protoc")")/../include/google/protobuf/descriptor.proto" ] ||
+		packages+=(protobuf-compiler libprotobuf-dev)
 	(( $${#packages[@]} )) || exit 0
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		echo "Installing $${packages[*]} (usually 10 s)"
@@ -205,4 +219,4 @@ setup: # What a new machine lacks: installed with apt-get as root, else named
 		exit 1
 	fi
 
-.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint package check-features bench-lines generate clean setup
+.PHONY: help demo demo-story demo-kind photos test test-crates test-charts test-cluster test-report images tools cluster-up cluster-env cluster-down fmt lint package check-features bench-lines generate clean setup root root-or-docker

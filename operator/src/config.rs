@@ -47,10 +47,10 @@ pub struct Config {
     #[arg(long, env = "BELLOWS_PREFIX", default_value = "/bellows/")]
     pub prefix: String,
     /// This pod's name: its identity in elections.
-    #[arg(long, env = "POD_NAME", default_value = "bellows-operator")]
+    #[arg(long, env = "POD_NAME")]
     pub pod_name: String,
     /// This pod's namespace, where the Lease lives.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    #[arg(long, env = "POD_NAMESPACE")]
     pub pod_namespace: String,
     /// The name of the Lease that guards reconciling.
     #[arg(long, env = "BELLOWS_LEASE_NAME", default_value = "bellows-operator")]
@@ -100,6 +100,8 @@ mod tests {
     fn an_empty_list_in_the_environment_means_the_default() {
         let cli = Cli::parse_from([
             "bellows-operator",
+            "--pod-name=a",
+            "--pod-namespace=b",
             "--etcd-endpoints=http://a:2379,http://b:2379",
             "--worker-etcd-endpoints=",
             "--watch-namespaces=",
@@ -110,7 +112,10 @@ mod tests {
 
     #[test]
     fn the_check_takes_the_same_environment() {
-        let cli = Cli::parse_from(["bellows-operator", "check", "--etcd-endpoints=http://a:2379"]);
-        assert_eq!(cli.action, Action::Check);
+        let who = ["--pod-name=a", "--pod-namespace=b"];
+        let words = ["bellows-operator", "check", "--etcd-endpoints=http://a:2379"];
+        assert_eq!(Cli::parse_from(words.into_iter().chain(who)).config.pod_name, "a");
+        let nobody = Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(nobody.contains("--pod-name") && nobody.contains("--pod-namespace"), "{nobody}");
     }
 }

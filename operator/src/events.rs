@@ -7,6 +7,7 @@
 //! | `Invalid`, `ForeignDeployment` | Warning | the definition is not acted on |
 //! | `RegistryUnavailable`, `RegistryForeign`, `RegistryUnreadable`, `ApplyFailed` | Warning | a step failed, and is tried again |
 //! | `TasksRetained`, `TasksDrained`, `TasksPurged` | Normal | the definition was deleted; what became of its tasks |
+//! | `TasksRetained` | Warning | it was deleted, and its tasks stay because it cannot be read, or the registry knows it better |
 //! | `TasksAbandoned` | Warning | it was deleted, and its tasks could not be dealt with in time |
 
 //!

@@ -268,9 +268,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endpoint_with_tls_ends_the_operator_with_a_sentence() {
-        let cli = crate::config::Cli::parse_from(["bellows-operator", "--etcd-endpoints=https://etcd:2379"]);
-        let refusal = run(cli.config, CancellationToken::new()).await.unwrap_err().to_string();
-        assert!(refusal.contains("TLS to etcd is not supported yet: use http://"), "{refusal}");
+    async fn an_endpoint_that_cannot_work_ends_the_operator_with_a_sentence() {
+        for (endpoint, says) in [
+            ("https://etcd:2379", "TLS to etcd is not supported yet: use http://"),
+            ("etcd:2379", "is not a URL such as http://"),
+        ] {
+            let who = ["bellows-operator", "--pod-name=a", "--pod-namespace=b", "--etcd-endpoints", endpoint];
+            let cli = crate::config::Cli::parse_from(who);
+            let refusal = run(cli.config, CancellationToken::new()).await.unwrap_err().to_string();
+            assert!(refusal.contains(endpoint) && refusal.contains(says), "{refusal}");
+        }
     }
 }

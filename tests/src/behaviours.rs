@@ -1,5 +1,5 @@
-//! The report of `make test` on what a task can do: `target/bellows/behaviours.json`, put
-//! together from what the tests left behind. A part that is missing fails by its name.
+//! The report of `make test` on what a task and a backend can do: `target/bellows/behaviours.json`,
+//! put together from what the tests left behind. A part that is missing fails by its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Every behaviour runs on each of these.
 pub const BACKENDS: [&str; 3] = ["memory", "embedded", "etcd"];
 
-/// What became of the behaviours on one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+/// What became of the behaviours, or of the checks, on one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// How many held.
     pub passed: usize,
@@ -22,8 +22,10 @@ pub struct Tally {
 /// The report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// By backend.
+    /// The behaviours, by backend.
     pub backends: BTreeMap<String, Tally>,
+    /// The checks of what a backend promises, by backend.
+    pub conformance: BTreeMap<String, Tally>,
     /// Steps of the property tests.
     pub property_steps: u64,
     /// Processes killed over a file.
@@ -60,10 +62,19 @@ impl Report {
             ensure!(differ.is_empty(), "not on every backend, but on {backend} or another: {differ:?}");
             backends.insert(backend.to_owned(), tally);
         }
+        let mut conformance = BTreeMap::<_, Tally>::new();
+        for backend in BACKENDS {
+            let tally: Tally = part(&folder.join("conformance").join(backend))?;
+            let checks = |tally: &Tally| tally.passed + tally.failed;
+            let all = conformance.values().next().map_or(checks(&tally), checks);
+            ensure!(checks(&tally) == all, "not as many checks on {backend} as elsewhere: {tally:?}");
+            conformance.insert(backend.to_owned(), tally);
+        }
         let properties: Properties = part(&folder.join("property.json"))?;
         let kills: Kills = part(&folder.join("embedded.json"))?;
         Ok(Self {
             backends,
+            conformance,
             property_steps: properties.property_steps,
             embedded_kills: kills.kills,
             embedded_lost: kills.lost + kills.settled_twice,
@@ -72,7 +83,8 @@ impl Report {
 
     /// Whether nothing failed and nothing was lost.
     pub fn is_good(&self) -> bool {
-        self.embedded_lost == 0 && self.backends.values().all(|tally| tally.failed == 0)
+        let mut tallies = self.backends.values().chain(self.conformance.values());
+        self.embedded_lost == 0 && tallies.all(|tally| tally.failed == 0)
     }
 }
 
@@ -110,6 +122,9 @@ mod tests {
             std::fs::write(place.join("one"), "passed\n").unwrap();
             std::fs::write(place.join("two"), if backend == "etcd" { "failed\n" } else { "passed\n" })
                 .unwrap();
+            let checks = folder.path().join("conformance");
+            std::fs::create_dir_all(&checks).unwrap();
+            std::fs::write(checks.join(backend), r#"{"passed":7,"failed":0}"#).unwrap();
         }
         std::fs::write(
             folder.path().join("property.json"),
@@ -129,16 +144,19 @@ mod tests {
         let json = serde_json::to_string(&report).unwrap();
         let expected = concat!(
             r#"{"backends":{"embedded":{"passed":2,"failed":0},"etcd":{"passed":1,"failed":1},"#,
-            r#""memory":{"passed":2,"failed":0}},"property_steps":2000000,"embedded_kills":210,"embedded_lost":0}"#
+            r#""memory":{"passed":2,"failed":0}},"#,
+            r#""conformance":{"embedded":{"passed":7,"failed":0},"etcd":{"passed":7,"failed":0},"#,
+            r#""memory":{"passed":7,"failed":0}},"property_steps":2000000,"embedded_kills":210,"embedded_lost":0}"#
         );
         assert_eq!(json, expected);
     }
 
     #[test]
     fn each_part_that_is_missing_is_named() {
-        for part in
-            ["behaviours/memory", "behaviours/embedded", "behaviours/etcd", "property.json", "embedded.json"]
-        {
+        let behaviours = BACKENDS.map(|backend| format!("behaviours/{backend}"));
+        let checks = BACKENDS.map(|backend| format!("conformance/{backend}"));
+        let files = ["property.json", "embedded.json"].map(str::to_owned);
+        for part in behaviours.iter().chain(&checks).chain(&files) {
             let folder = whole();
             let path = folder.path().join(part);
             if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.unwrap();
@@ -153,6 +171,22 @@ mod tests {
         std::fs::remove_file(folder.path().join("behaviours/embedded/two")).unwrap();
         let error = Report::gather(folder.path()).unwrap_err().to_string();
         assert!(error.contains(r#"["two"]"#), "{error}");
+    }
+
+    #[test]
+    fn a_check_that_was_left_out_on_one_backend_is_named() {
+        let folder = whole();
+        std::fs::write(folder.path().join("conformance/etcd"), r#"{"passed":6,"failed":0}"#).unwrap();
+        let error = Report::gather(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("on etcd"), "{error}");
+    }
+
+    #[test]
+    fn a_check_that_did_not_hold_counts() {
+        let folder = whole();
+        std::fs::write(folder.path().join("conformance/etcd"), r#"{"passed":6,"failed":1}"#).unwrap();
+        std::fs::write(folder.path().join("behaviours/etcd/two"), "passed\n").unwrap();
+        assert!(!Report::gather(folder.path()).unwrap().is_good());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! file names each); nothing of it is installed, and nothing of it is part of this repository. The result is a
 //! cache folder `photos-<version>`, complete or absent.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -44,8 +45,15 @@ pub fn gather(cache: &Path) -> Result<PathBuf> {
     if is_complete(&folder) {
         return Ok(folder);
     }
+    let lock = cache.join("photos.lock");
+    let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+    lock.lock().context("waiting for whoever fetches the photographs")?;
+    if is_complete(&folder) {
+        return Ok(folder);
+    }
     println!("  fetching photographs (Debian package {}, 16 MB) and cutting crops: 15 s, once", PACKAGE.name);
-    let building = cache.join(format!("photos-{VERSION}.{}", std::process::id()));
+    let building = cache.join(format!("photos-{VERSION}.new"));
+    let _ = std::fs::remove_dir_all(&building); // of one that was killed
     let built = build(&building).and_then(|()| {
         let _ = std::fs::remove_dir_all(&folder); // a broken entry, if any
         std::fs::rename(&building, &folder).context("moving the photographs into the cache")

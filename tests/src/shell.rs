@@ -30,6 +30,11 @@ pub async fn apply(manifest: &str) -> Result<String> {
     run(["kubectl", "apply", "-f", "-"], Some(manifest)).await
 }
 
+/// What the API server would say to a manifest, which it does not keep.
+pub async fn dry_run(manifest: &str) -> Result<String> {
+    run(["kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-"], Some(manifest)).await
+}
+
 async fn run<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>, input: Option<&str>) -> Result<String> {
     let mut words = words.into_iter();
     let program = words.next().context("an empty command")?;

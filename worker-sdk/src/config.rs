@@ -20,6 +20,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bellows_registry::backend::etcd::check_endpoint;
 use bellows_registry::id::Namespace;
 use bellows_registry::spec::Span;
 use tracing_subscriber::EnvFilter;
@@ -148,17 +149,11 @@ impl Logging {
 }
 
 fn endpoint(url: &str) -> Result<String, ConnectError> {
-    let rest = url.strip_prefix("http://");
-    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
-        return Ok(url.to_owned());
+    let value = url.to_owned();
+    match check_endpoint(url).map_err(str::to_owned) {
+        Ok(()) => Ok(value),
+        Err(problem) => Err(ConnectError::Malformed { name: "BELLOWS_ETCD_ENDPOINTS", value, problem }),
     }
-    let problem = if url.starts_with("https://") {
-        "cannot be reached: TLS to etcd is not supported yet: use http://"
-    } else {
-        "is not a URL such as http://bellows-etcd.bellows:2379"
-    };
-    let (value, problem) = (url.to_owned(), problem.to_owned());
-    Err(ConnectError::Malformed { name: "BELLOWS_ETCD_ENDPOINTS", value, problem })
 }
 
 fn span(text: &str) -> Result<Duration, String> {

@@ -70,7 +70,7 @@ pub enum PublishError {
     #[error("there is no task definition {0}: apply its TaskDefinition first, or check the namespace")]
     NoSuchDefinition(DefinitionId),
     /// The definition takes no tasks now.
-    #[error("task definition {0} takes no tasks now (spec.mode, or it is being deleted)")]
+    #[error("task definition {0} takes no tasks now: its spec.mode is HoldAndDrain, or it is being deleted")]
     NotAccepting(DefinitionId),
     /// Another task holds the unique key, and the publish was to
     /// [fail](crate::OnConflict::Fail) then. Nothing was written.
@@ -105,7 +105,9 @@ pub enum PublishError {
     #[error("the payload cannot be encoded as JSON")]
     Encode(#[source] serde_json::Error),
     /// The registry did not take the task in time. It was certainly not published.
-    #[error("the registry took nothing within {after:?}; the task is not published")]
+    #[error(
+        "the registry took nothing within {after:?}, and the task is not published: can it be reached, and has it room? (on a cluster: etcd at BELLOWS_ETCD_ENDPOINTS)"
+    )]
     Unavailable {
         /// How long it was tried.
         after: Duration,

@@ -8,7 +8,7 @@ use bellows_registry::id::DefinitionId;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::Reason;
-use super::status::Ledger;
+use super::status::Told;
 use crate::events::{self, Events};
 
 /// What is remembered of one definition.
@@ -25,7 +25,7 @@ pub(super) struct Memory {
     pub(super) written: Option<(i64, u32)>,
     /// Do not try again before this.
     pub(super) retry_at: Option<Instant>,
-    pub(super) ledger: Ledger,
+    pub(super) told: Told,
 }
 
 /// What becomes of a decision to change the number of pods.
@@ -55,7 +55,7 @@ impl Memory {
     pub(super) fn shown(&mut self, written: bool) {
         self.telling = false;
         if !written {
-            self.ledger.failed();
+            self.told.failed();
         }
     }
 }
@@ -95,7 +95,7 @@ impl Scaled {
         memory.writing = false;
         match result {
             Ok((generation, _)) => {
-                memory.ledger.scaled(*from, *to, *reason);
+                memory.told.scaled(*from, *to, *reason);
                 memory.written = Some((*generation, *to));
                 memory.retry_at = None;
             }
@@ -142,12 +142,12 @@ mod tests {
         let mut memory = Memory { writing: true, ..Memory::default() };
         scaled(Err("refused".to_owned())).end(Some(&mut memory), &events);
         assert!(queue.try_recv().is_err(), "nothing was scaled");
-        assert!(memory.retry_at.is_some() && !memory.writing && memory.ledger.last_scale().is_none());
+        assert!(memory.retry_at.is_some() && !memory.writing && memory.told.last_scale().is_none());
 
         scaled(Ok((7, Duration::ZERO))).end(Some(&mut memory), &events);
         let spoken = queue.try_recv().expect("it was scaled");
         assert_eq!((spoken.said.reason, spoken.said.action.as_str()), ("Scaled", "Scale0To3"));
         assert_eq!(memory.written, Some((7, 3)));
-        assert_eq!(memory.ledger.last_scale().map(|last| last.to), Some(3));
+        assert_eq!(memory.told.last_scale().map(|last| last.to), Some(3));
     }
 }

@@ -183,7 +183,7 @@ impl Scaler {
             return wake; // an answer brings the next turn
         }
         let shown = Shown::of(&decision, demand, fresh, &pair.deployment, now);
-        let told = memory.ledger.next(shown, pair.generation, &pair.status, leading, now);
+        let told = memory.told.next(shown, pair.generation, &pair.status, leading, now);
         if let Some(status) = told.write {
             memory.telling = true;
             self.tell(pair, status, &decision, told.signal_changed, writes);

@@ -102,7 +102,7 @@ fn coarse(seconds: u64) -> u64 {
 
 /// What was written, and what is to be.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Told {
     written: Option<(Shown, i64)>,
     written_at: Option<Instant>,
     scaled: Option<LastScale>,
@@ -120,7 +120,7 @@ pub(super) struct Next {
     pub(super) wake: Option<Instant>,
 }
 
-impl Ledger {
+impl Told {
     /// Notes a scaling, which is shown at once.
     pub(super) fn scaled(&mut self, from: u32, to: u32, reason: Reason) {
         let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
@@ -238,10 +238,10 @@ mod tests {
     #[test]
     fn what_another_wrote_over_ours_is_written_again_by_the_leader_alone() {
         for leading in [true, false] {
-            let (mut ledger, start) = (Ledger::default(), clock::instant());
+            let (mut told, start) = (Told::default(), clock::instant());
             let at = |seconds| start + Duration::from_secs(seconds);
             let mut look =
-                |before: &TaskDefinitionStatus, now| ledger.next(shown(1, start), 1, before, leading, now);
+                |before: &TaskDefinitionStatus, now| told.next(shown(1, start), 1, before, leading, now);
             let ours = look(&TaskDefinitionStatus::default(), start).write.expect("it is news");
             let ours = read(ours);
             assert!(look(&ours, at(60)).write.is_none(), "it stands");
@@ -261,40 +261,40 @@ mod tests {
     fn one_status_is_written_at_a_time_and_one_that_failed_again() {
         let mut memory = crate::scale::memory::Memory { telling: true, ..Default::default() };
         let (start, before) = (clock::instant(), TaskDefinitionStatus::default());
-        memory.ledger.next(shown(1, start), 1, &before, false, start);
+        memory.told.next(shown(1, start), 1, &before, false, start);
         memory.shown(false);
         assert!(!memory.telling);
         let later = start + PACE;
-        assert!(memory.ledger.next(shown(1, start), 1, &before, false, later).write.is_some());
+        assert!(memory.told.next(shown(1, start), 1, &before, false, later).write.is_some());
         memory.shown(true);
-        assert!(memory.ledger.next(shown(1, start), 1, &before, false, later + PACE).write.is_none());
+        assert!(memory.told.next(shown(1, start), 1, &before, false, later + PACE).write.is_none());
     }
 
     #[test]
     fn a_thousand_changes_in_a_second_are_one_write_and_no_change_is_none() {
-        let (mut ledger, start) = (Ledger::default(), clock::instant());
+        let (mut told, start) = (Told::default(), clock::instant());
         let before = TaskDefinitionStatus::default();
         let mut writes = 0;
         for n in 0..1000 {
             let now = start + Duration::from_millis(n);
-            let next = ledger.next(shown(n as usize + 1, now), 1, &before, true, now);
+            let next = told.next(shown(n as usize + 1, now), 1, &before, true, now);
             writes += usize::from(next.write.is_some());
             assert!(next.write.is_some() || next.wake == Some(start + PACE));
         }
         assert_eq!(writes, 1);
         let later = start + Duration::from_secs(2);
-        let written = ledger.next(shown(7, later), 1, &before, true, later).write.expect("another number");
+        let written = told.next(shown(7, later), 1, &before, true, later).write.expect("another number");
         let (before, much_later) = (read(written), start + Duration::from_secs(60));
-        assert!(ledger.next(shown(7, much_later), 1, &before, true, much_later).write.is_none());
+        assert!(told.next(shown(7, much_later), 1, &before, true, much_later).write.is_none());
     }
 
     #[test]
     fn a_scaling_is_shown_at_once_with_its_reason() {
-        let (mut ledger, now) = (Ledger::default(), clock::instant());
+        let (mut told, now) = (Told::default(), clock::instant());
         let before = TaskDefinitionStatus::default();
-        ledger.next(shown(1, now), 1, &before, true, now);
-        ledger.scaled(0, 3, Reason::Backlog { due: 9, assigned: 0 });
-        let written = ledger.next(shown(9, now), 1, &before, true, now).write.expect("urgent");
+        told.next(shown(1, now), 1, &before, true, now);
+        told.scaled(0, 3, Reason::Backlog { due: 9, assigned: 0 });
+        let written = told.next(shown(9, now), 1, &before, true, now).write.expect("urgent");
         assert_eq!(written["lastScale"]["to"], 3);
         assert_eq!(written["lastScale"]["reason"], "9 tasks due, 0 running");
         assert_eq!(written["backlog"], 9);

@@ -71,6 +71,21 @@ impl EtcdConfig {
     }
 }
 
+/// Whether this is a client URL of a member that can be reached.
+///
+/// # Errors
+/// What is wrong with it, as the rest of a sentence that begins with the URL.
+pub fn check_endpoint(url: &str) -> Result<(), &'static str> {
+    let rest = url.strip_prefix("http://");
+    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+        Ok(())
+    } else if url.starts_with("https://") {
+        Err("cannot be reached: TLS to etcd is not supported yet: use http://")
+    } else {
+        Err("is not a URL such as http://bellows-etcd.bellows:2379")
+    }
+}
+
 impl fmt::Debug for EtcdConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdConfig").field("endpoints", &self.endpoints).finish_non_exhaustive()
@@ -95,9 +110,8 @@ impl EtcdBackend {
         if config.endpoints.is_empty() {
             return Err(BackendError::Invalid("no etcd endpoint was given".to_owned()));
         }
-        if let Some(url) = config.endpoints.iter().find(|url| url.starts_with("https://")) {
-            let text = format!("{url} cannot be reached: TLS to etcd is not supported yet: use http://");
-            return Err(BackendError::Invalid(text));
+        for url in &config.endpoints {
+            check_endpoint(url).map_err(|problem| BackendError::Invalid(format!("{url} {problem}")))?;
         }
         Ok(Self {
             requests: Pool::new(&config, |client| client.kv_client().max_decoding_message_size(DECODE_LIMIT)),

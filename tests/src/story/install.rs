@@ -25,6 +25,7 @@ pub async fn install(cluster: Cluster) -> Result<Scene> {
 /// `helm install` with values, as flags.
 pub async fn install_with(cluster: Cluster, values: &str) -> Result<Scene> {
     let client = Client::try_default().await.context("the Kubernetes API")?;
+    is_alone().await?;
     leave_no_trace().await;
     let inputs = photos::gather(&photos::cache()?).context(
         "the photographs are fetched outside the cluster, whose network has no way out: `demo prepare`",
@@ -34,6 +35,7 @@ pub async fn install_with(cluster: Cluster, values: &str) -> Result<Scene> {
     // The namespace is there first: an installation for some namespaces has rights in them.
     shell::apply(&manifests::volume(&on_nodes)).await?;
     helm_install_with(values).await?;
+    shell::typed(&format!("helm test {RELEASE} --namespace {SYSTEM} --timeout 60s")).await?;
     let ledger = Ledger::open(cluster.registry(&client).await?)?;
     let replicas = Replicas::follow(client.clone(), WORK, DEFINITION);
     let mut report = Report { install: cluster.install().to_owned(), ..Report::default() };
@@ -73,6 +75,22 @@ pub async fn define(scene: &Scene) -> Result<()> {
 
 fn condition<'a>(status: &'a serde_json::Value, kind: &str) -> Option<&'a serde_json::Value> {
     status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
+
+/// Two installations that watch the same namespaces fight over the Deployments there.
+async fn is_alone() -> Result<()> {
+    let releases = shell::quiet(["helm", "list", "--all-namespaces", "--output", "json"]).await?;
+    let releases: Vec<serde_json::Value> = serde_json::from_str(&releases).context("what helm lists")?;
+    let word = |release: &serde_json::Value, key: &str| release[key].as_str().unwrap_or_default().to_owned();
+    for release in releases.iter().filter(|release| word(release, "chart").starts_with("bellows-")) {
+        let (name, namespace) = (word(release, "name"), word(release, "namespace"));
+        anyhow::ensure!(
+            name == RELEASE && namespace == SYSTEM,
+            "this cluster has a Bellows already, release {name} in namespace {namespace}: \
+             `helm uninstall {name} -n {namespace}`, or take the cluster away with `make cluster-down`"
+        );
+    }
+    Ok(())
 }
 
 /// What an earlier, broken-off story left in a cluster that is used again.
