@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bellows_registry::clock;
@@ -64,13 +65,15 @@ pub(crate) fn main() {
 pub(crate) struct WorkerProcess {
     child: Child,
     addr: SocketAddr,
+    /// Reads what it logs, all the time: a full pipe would stop the process.
+    log: Option<JoinHandle<String>>,
 }
 
 impl WorkerProcess {
     pub(crate) fn spawn(env: &[(&str, &str)]) -> Self {
         // Free now; nobody else is likely to take it within the moment.
         let addr = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["worker_process", "--exact", "--ignored", "--nocapture"])
             .env("BELLOWS_NAMESPACE", "default")
             .env("BELLOWS_LEASE_TTL", "5s")
@@ -83,7 +86,13 @@ impl WorkerProcess {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { child, addr }
+        let mut stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = Vec::new();
+            let _ = stderr.read_to_end(&mut log);
+            String::from_utf8_lossy(&log).into_owned()
+        });
+        Self { child, addr, log: Some(log) }
     }
 
     /// The answer to a GET, head and body; empty if there is none within three seconds.
@@ -107,11 +116,6 @@ impl WorkerProcess {
 
     /// Waits for its end; answers its exit code and what it logged.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let mut stderr = self.child.stderr.take().unwrap();
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut log = String::new();
-            stderr.read_to_string(&mut log).map(|_| log)
-        });
         let deadline = clock::instant() + Duration::from_secs(15);
         let code = loop {
             match self.child.try_wait().unwrap() {
@@ -120,14 +124,22 @@ impl WorkerProcess {
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
+        (code, self.stop())
+    }
+
+    /// Kills it, if it still runs; answers what it logged.
+    fn stop(&mut self) -> String {
         let _ = self.child.kill(); // then the pipe ends too
-        (code, reading.await.unwrap().unwrap())
+        let _ = self.child.wait();
+        self.log.take().map(|log| log.join().unwrap()).unwrap_or_default()
     }
 }
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let log = self.stop();
+        if std::thread::panicking() {
+            eprintln!("the worker process logged:\n{log}");
+        }
     }
 }
