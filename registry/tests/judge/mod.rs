@@ -5,7 +5,7 @@ use std::path::Path;
 use bellows_registry::testkit::conformance::Report;
 
 /// Fails unless every check held.
-pub fn judge(report: &Report) {
+pub(crate) fn judge(report: &Report) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bellows/conformance");
     let counts = format!("{{\"passed\": {}, \"failed\": {}}}\n", report.passed, report.failed.len());
     std::fs::create_dir_all(&folder).unwrap();
