@@ -98,7 +98,7 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 
 test-cluster: root setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
 	$(SAY) 'Real pods on a real Kubernetes (usually 4 min)'
-	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test chart --test cluster --test variants)
+	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test cluster --test dry_run --test variants)
 	"$${tests[@]}" --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
 	$(TESTBED) up --name $(NAME)-test --nodes 2
