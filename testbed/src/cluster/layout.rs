@@ -93,6 +93,7 @@ impl Layout {
         let name = format!("n{number}");
         NodeLayout {
             number,
+            state: self.state.clone(),
             folder: self.state.join(&name),
             cgroup: format!("bellows-{}-{name}", self.name),
             name,
@@ -110,6 +111,8 @@ impl Layout {
 pub(crate) struct NodeLayout {
     pub(crate) number: usize,
     pub(crate) name: String,
+    /// The cluster's, which has the folders of all its nodes.
+    pub(crate) state: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) cgroup: String,
 }

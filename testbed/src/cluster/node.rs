@@ -13,7 +13,7 @@ use crate::clock::wait_until;
 use crate::command::{command, run};
 use crate::error::{Error, IoContext, Result};
 use crate::host::find;
-use crate::process::Process;
+use crate::process::{MARK, Process};
 use crate::tools::Tool;
 
 /// The servers of a node, without its init.
@@ -152,10 +152,11 @@ pub(super) fn ctr(node: &NodeLayout, args: &[&str]) -> Result<String> {
 }
 
 pub(super) fn ctr_command(node: &NodeLayout) -> Result<std::process::Command> {
-    Ok(command(
-        program("ctr")?,
-        &["--address".to_owned(), shown(node.socket()), "--namespace=k8s.io".to_owned()],
-    ))
+    let socket = ["--address".to_owned(), shown(node.socket()), "--namespace=k8s.io".to_owned()];
+    let mut ctr = command(program("ctr")?, &socket);
+    // A caller that crashes leaves it waiting for containerd; `down` must find it.
+    ctr.env(MARK, &node.state);
+    Ok(ctr)
 }
 
 fn program(name: &str) -> Result<PathBuf> {

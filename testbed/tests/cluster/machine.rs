@@ -125,6 +125,14 @@ pub(crate) fn processes_of(namespaces: &Namespaces, folder: &Path) -> Vec<String
     pids().filter(belongs).collect()
 }
 
+/// What these processes are, for a person.
+pub(crate) fn commands_of(pids: &[String]) -> Vec<String> {
+    let line = |pid: &String| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pids.iter()
+        .map(|pid| format!("{pid}: {}", String::from_utf8_lossy(&line(pid)).replace('\0', " ")))
+        .collect()
+}
+
 fn namespaces_of(pid: &str) -> Namespaces {
     let number = |kind: &&str| {
         let metadata = fs::metadata(format!("/proc/{pid}/ns/{kind}")).ok()?;
