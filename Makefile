@@ -66,7 +66,8 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 	: > $$log
 	verdict=PASS
 	$(MAKE) root || { echo 'test: FAIL, nothing was run'; exit 1; }
-	$(MAKE) test-crates test-charts test-cluster 2>&1 | tee $$log || verdict=FAIL
+	# All of them, also after a failure: one run says all that is wrong.
+	$(MAKE) --keep-going test-crates test-charts test-cluster 2>&1 | tee $$log || verdict=FAIL
 	$(MAKE) test-report 2>&1 | tee -a $$log || verdict=FAIL
 	count() { awk -v word="$$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($$i ~ "^" word) n += $$(i - 1) } END { print n + 0 }' $$log; }
 	printf '\n%s passed, %s failed\n' "$$(count passed)" "$$(count failed)"
@@ -76,7 +77,7 @@ test: ## Every test: crates, backends on a real etcd, charts, and real pods on a
 test-crates: setup tools ## Tests of the crates, with a real etcd (warm: 3 min)
 	$(SAY) 'Crates, backends and documentation examples (usually 3 min, the first time 15)'
 	rm -rf $(OUT)/behaviours $(OUT)/conformance $(OUT)/behaviours.json $(OUT)/property.json $(OUT)/embedded.json
-	cargo test --locked --workspace --features $(FEATURES)
+	cargo test --locked --no-fail-fast --workspace --features $(FEATURES)
 
 test-report: # What the tests of the crates left behind, as one file: target/bellows/behaviours.json
 	@cargo test --quiet --locked --workspace --features $(FEATURES),bellows-tests/report --test report
@@ -98,7 +99,7 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 
 test-cluster: root setup images photos ## Tests with real pods on a real Kubernetes (needs root; usually 4 min)
 	$(SAY) 'Real pods on a real Kubernetes (usually 4 min)'
-	tests=(cargo test --locked --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test cluster --test dry_run --test variants)
+	tests=(cargo test --locked --no-fail-fast --workspace --features $(FEATURES),bellows-tests/cluster --test admission --test cluster --test dry_run --test variants)
 	"$${tests[@]}" --no-run
 	trap '$(TESTBED) down --name $(NAME)-test' EXIT
 	$(TESTBED) up --name $(NAME)-test --nodes 2
