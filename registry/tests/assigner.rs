@@ -10,7 +10,7 @@ use bellows_registry::assigner::{Assigner, AssignerConfig};
 use bellows_registry::clock;
 use bellows_registry::key::Key;
 use bellows_registry::record::{Delay, TaskRecord};
-use bellows_registry::testkit::{Fault, Rates, puts, records};
+use bellows_registry::testkit::{Fault, puts, records};
 use bellows_registry::txn;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -234,28 +234,19 @@ async fn a_leader_key_that_cannot_be_put_is_tried_again_with_waits() {
 /// Everything at once, by seed.
 #[tokio::test(start_paused = true)]
 async fn under_random_faults_nothing_is_lost_and_nothing_is_settled_twice() {
+    const SEEDS: u64 = 200;
     let mut faults = 0;
-    for seed in 0..30 {
+    for seed in 0..SEEDS {
         faults += storm(100 + seed).await;
     }
-    println!("30 seeds, {faults} faults");
-    assert!(faults > 30 * 20, "only {faults} faults in 30 seeds");
+    println!("{SEEDS} seeds, {faults} faults");
+    assert!(faults > SEEDS * 20, "only {faults} faults in {SEEDS} seeds");
 }
 
 async fn storm(seed: u64) -> u64 {
     const TASKS: usize = 120;
     let mut world = World::new(seed).await;
-    let rates = Rates {
-        lose_answer: 30,
-        drop: 30,
-        apply_late: 30,
-        late_by: Duration::from_secs(3),
-        refuse: 20,
-        fail_read: 20,
-        cut_watch: 20,
-    };
-    world.assigner_link.set_rates(rates);
-    world.worker_link.set_rates(rates);
+    world.make_links_bad();
     let mut assigners = vec![world.assigner("a").0, world.assigner("b").0];
     let behaviour = Behaviour { takes: Duration::from_millis(300), fail: 100, hand_back: 100 };
     let mut kills: Vec<_> = (0..3).map(|_| world.worker(4, behaviour)).collect();
@@ -272,13 +263,12 @@ async fn storm(seed: u64) -> u64 {
                 assigners.push(world.assigner("next").0);
             }
             2 => world.assigner_link.cut_watches(),
-            3 => world.store.compact(world.store.revision()).unwrap_or_default(),
+            3 => world.compact().await,
             _ => sleep(Duration::from_millis(world.entropy.bits64() % 200)).await,
         }
     }
     world.until_settled(TASKS).await;
-    let broken = bellows_registry::check::registry(&world.space, &world.entries().await);
-    assert_eq!(broken, [], "seed {seed}");
+    world.assert_lawful().await;
     let injected: u64 = [world.assigner_link.injected(), world.worker_link.injected()]
         .iter()
         .flat_map(|kinds| kinds.values().copied())

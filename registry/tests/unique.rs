@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bellows_registry::key::Key;
 use bellows_registry::record::{HeldUntil, TaskOptions, TaskRecord, Unique, UniqueKey};
-use bellows_registry::testkit::{Rates, records};
+use bellows_registry::testkit::records;
 use bellows_registry::txn::{self, Holder, Published, Replaced};
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -61,17 +61,7 @@ async fn unfinished(world: &World) -> usize {
 
 async fn storm(seed: u64) -> Count {
     let mut world = World::new(seed).await;
-    let rates = Rates {
-        lose_answer: 40,
-        drop: 30,
-        apply_late: 40,
-        late_by: Duration::from_secs(3),
-        refuse: 20,
-        fail_read: 20,
-        cut_watch: 20,
-    };
-    world.assigner_link.set_rates(rates);
-    world.worker_link.set_rates(rates);
+    world.make_links_bad();
     let mut assigners = vec![world.assigner("a").0, world.assigner("b").0];
     let behaviour = Behaviour { takes: Duration::from_millis(300), fail: 100, hand_back: 100 };
     let mut kills: Vec<_> = (0..2).map(|_| world.worker(1, behaviour)).collect();

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bellows_registry::assigner::{Assigner, AssignerConfig};
 use bellows_registry::backend::memory::MemoryBackend;
 use bellows_registry::backend::{
-    Backend, BackendError, Change, Changes, DynBackend, Entry, RangeRequest, TxnAnswer,
+    Backend, BackendError, Change, Changes, DynBackend, Entry, RangeRequest, Revision, TxnAnswer,
+    WatchRequest,
 };
 use bellows_registry::check::{self, History};
 use bellows_registry::demand::DemandReport;
@@ -26,8 +27,7 @@ use bellows_registry::record::{
 };
 use bellows_registry::session::Session;
 use bellows_registry::spec::Policy;
-use bellows_registry::testkit::Faulty;
-use bellows_registry::testkit::records;
+use bellows_registry::testkit::{Faulty, Rates, records};
 use bellows_registry::txn::{self, AttemptRef, Batch, Move, Published, Settled};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -46,17 +46,23 @@ pub(crate) struct World {
     pub(crate) def: DefinitionId,
     pub(crate) entropy: Arc<Entropy>,
     pub(crate) tasks: JoinSet<()>,
+    /// All that ever changed, up to this revision.
+    history: History,
+    witnessed: Revision,
     seed: u64,
 }
 
 impl World {
     pub(crate) async fn new(seed: u64) -> Self {
         let store = MemoryBackend::new();
+        let space = Keyspace::default();
         let world = Self {
             assigner_link: Faulty::new(store.clone(), seed),
             worker_link: Faulty::new(store.clone(), seed ^ 0xff),
             store,
-            space: Keyspace::default(),
+            history: History::new(space.clone()),
+            witnessed: 0,
+            space,
             def: DefinitionId::new("media", "resize").unwrap(),
             entropy: Arc::new(Entropy::seeded(seed)),
             tasks: JoinSet::new(),
@@ -159,29 +165,48 @@ impl World {
         }
     }
 
-    /// Everything that ever changed, judged.
-    pub(crate) async fn history(&self) -> History {
-        let mut history = History::new(self.space.clone());
-        let request = bellows_registry::backend::WatchRequest { range: self.space.everything(), from: 1 };
+    /// Takes in everything that changed since the last call. It is judged on the way.
+    async fn witness(&mut self) {
+        let from = self.witnessed + 1;
+        let request = WatchRequest { range: self.space.everything(), from };
         let mut watch = self.store.watch(request).await.unwrap();
         let last = self.store.revision();
-        let mut complete = 0;
-        while complete < last {
+        while self.witnessed < last {
             let changes: Changes = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
-            complete = changes.complete;
-            history.take(&changes);
+            self.witnessed = changes.complete;
+            self.history.take(&changes);
         }
-        history
+    }
+
+    /// Forgets what was, once it is witnessed: whoever is behind must list again.
+    pub(crate) async fn compact(&mut self) {
+        self.witness().await;
+        self.store.compact(self.witnessed).unwrap_or_default(); // twice at one revision is refused
     }
 
     /// Fails with the first law that is broken now or was on the way.
-    pub(crate) async fn assert_lawful(&self) -> History {
+    pub(crate) async fn assert_lawful(&mut self) -> &History {
+        self.witness().await;
         let broken = check::registry(&self.space, &self.entries().await);
-        let history = self.history().await;
-        let first = broken.iter().chain(history.violations()).next();
+        let first = broken.iter().chain(self.history.violations()).next();
         assert!(first.is_none(), "seed {}: {}", self.seed, first.unwrap());
-        assert!(history.lost().is_empty(), "seed {}: lost {:?}", self.seed, history.lost());
-        history
+        assert!(self.history.lost().is_empty(), "seed {}: lost {:?}", self.seed, self.history.lost());
+        &self.history
+    }
+
+    /// Makes both links lose answers, be late, refuse and break, at random.
+    pub(crate) fn make_links_bad(&self) {
+        let rates = Rates {
+            lose_answer: 40,
+            drop: 30,
+            apply_late: 40,
+            late_by: Duration::from_secs(3),
+            refuse: 20,
+            fail_read: 20,
+            cut_watch: 20,
+        };
+        self.assigner_link.set_rates(rates);
+        self.worker_link.set_rates(rates);
     }
 }
 
