@@ -218,17 +218,7 @@ async fn a_drained_worker_hands_back_and_no_attempt_is_charged(world: World) {
 async fn a_drained_worker_finishes_what_it_can(world: World) {
     world.define(LONG).await;
     let gate = Gate::default();
-    let here = gate.clone();
-    let act = move |_: TaskContext, text: String| {
-        let here = here.clone();
-        async move {
-            if text == "running" {
-                here.pass().await;
-            }
-            Ok(text.into())
-        }
-    };
-    let worker = world.worker(&world.bellows, 1, act).await;
+    let worker = world.worker(&world.bellows, 1, gate.holding("running")).await;
     let running = world.bellows.publish::<Act>("running".into()).await.unwrap();
     let waiting = world.bellows.publish::<Act>("waiting".into()).await.unwrap();
     gate.reached().await;

@@ -58,6 +58,23 @@ impl Gate {
         self.then(|_, text| async { Ok(text.into()) })
     }
 
+    /// A handler that answers what it was given, and passes here before that if it is `held`.
+    pub(crate) fn holding(
+        &self,
+        held: &'static str,
+    ) -> impl Fn(TaskContext, String) -> Acting + Clone + use<> {
+        let gate = self.clone();
+        move |_, text| {
+            let gate = gate.clone();
+            Box::pin(async move {
+                if text == held {
+                    gate.pass().await;
+                }
+                Ok(text.into())
+            })
+        }
+    }
+
     /// A handler that says that it is there, and goes on until it is told to stop.
     pub(crate) fn until_told(&self) -> impl Fn(TaskContext, String) -> Acting + Clone + use<> {
         let gate = self.clone();

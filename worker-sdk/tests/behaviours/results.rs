@@ -69,17 +69,7 @@ async fn tasks_of_very_many_slots_are_awaited_by_one_watch(world: World) {
 async fn results_come_as_tasks_end_not_in_the_order_of_the_list(world: World) {
     world.define(LONG).await;
     let gate = Gate::default();
-    let here = gate.clone();
-    let act = move |_: TaskContext, text: String| {
-        let here = here.clone();
-        async move {
-            if text == "late" {
-                here.pass().await;
-            }
-            Ok(text.into())
-        }
-    };
-    let _worker = world.worker(&world.bellows, 2, act).await;
+    let _worker = world.worker(&world.bellows, 2, gate.holding("late")).await;
     let tasks = ["late", "early"].map(|text| NewTask::new(text.to_owned())).into_iter().collect();
     let refs = saved(&world.bellows, tasks).await;
     let mut results = world.bellows.wait_many(refs);

@@ -268,17 +268,7 @@ async fn a_pending_task_is_replaced_and_keeps_its_id(world: World) {
 async fn a_task_that_has_begun_is_not_replaced_and_the_last_payload_runs_too(world: World) {
     world.define(LONG).await;
     let gate = Gate::default();
-    let here = gate.clone();
-    let act = move |_: TaskContext, text: String| {
-        let here = here.clone();
-        async move {
-            if text == "first" {
-                here.pass().await;
-            }
-            Ok(text.into())
-        }
-    };
-    let _worker = world.worker(&world.bellows, 1, act).await;
+    let _worker = world.worker(&world.bellows, 1, gate.holding("first")).await;
     let publish = |text: &str| world.bellows.publish::<Act>(text.into()).replace_pending("k");
     let first = publish("first").await.unwrap();
     gate.reached().await;
