@@ -37,6 +37,17 @@ pub struct Left {
 }
 
 impl Left {
+    /// After a pass that met so many `held` tasks, and saw so many `assigned` ones at its end.
+    /// Pure.
+    fn after(running: Running, held: usize, assigned: usize, more: bool) -> Self {
+        let running = match running {
+            // Who was spared and is assigned no longer may wait again: another pass must look.
+            Running::Spare => assigned.max(held),
+            Running::Remove => assigned,
+        };
+        Self { running, more, ..Self::default() }
+    }
+
     /// Whether anything waits or runs.
     pub fn is_busy(&self) -> bool {
         self.waiting + self.running > 0 || self.more
@@ -123,8 +134,8 @@ impl Registry {
                 return Ok(Pass::Left(Left { running: held.len(), more: true, ..Left::default() }));
             }
         }
-        let (running, more) = self.count(self.space.all_assignments_range(def)).await?;
-        Ok(Pass::Left(Left { running, more, ..Left::default() }))
+        let (assigned, more) = self.count(self.space.all_assignments_range(def)).await?;
+        Ok(Pass::Left(Left::after(running, held.len(), assigned, more)))
     }
 
     /// Removes what goes of one page, as few ranges. Answers whether the fence held.
@@ -196,6 +207,15 @@ fn runs<K: PartialEq>(page: &[Bytes], mut goes: impl FnMut(&Bytes) -> Option<K>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its worker may have handed it back meanwhile; then it waits, and the policy must stay.
+    #[test]
+    fn a_pass_that_spared_a_task_is_never_the_last_one() {
+        let busy = |running, held, assigned| Left::after(running, held, assigned, false).is_busy();
+        assert!(busy(Running::Spare, 1, 0) && busy(Running::Spare, 1, 1));
+        assert!(busy(Running::Spare, 0, 1) && busy(Running::Remove, 0, 1), "given out at the last moment");
+        assert!(!busy(Running::Spare, 0, 0) && !busy(Running::Remove, 1, 0), "nothing is left");
+    }
 
     #[test]
     fn neighbours_of_one_kind_go_as_one_range_and_what_stays_parts_them() {
