@@ -3,7 +3,7 @@
 //! | Reason | Type | When |
 //! |---|---|---|
 //! | `Scaled` | Normal | the number of pods was changed |
-//! | `SignalLost` | Warning | no fresh view of the registry: the number of pods is frozen |
+//! | `SignalLost` | Warning | no fresh view of the registry for three seconds: the number of pods is frozen |
 //! | `Invalid`, `ForeignDeployment` | Warning | the definition is not acted on |
 //! | `RegistryUnavailable`, `RegistryForeign`, `RegistryUnreadable`, `ApplyFailed` | Warning | a step failed, and is tried again |
 //! | `TasksRetained`, `TasksDrained`, `TasksPurged` | Normal | the definition was deleted; what became of its tasks |

@@ -3,6 +3,9 @@
 //! At most one write per definition in two seconds, none when nothing changed, and one
 //! at once for a scaling. Never one per task.
 //!
+//! A signal that comes back within seconds was never lost, for people: the number of pods is
+//! frozen at once, but a new leader's first list, or a term that is raised, is no news.
+//!
 //! A replica that is cut off says that the signal is lost, and may do so over what the
 //! leader has written. The leader writes it again.
 
@@ -20,6 +23,9 @@ use crate::reconcile::status::{Finding, Holds};
 
 /// The shortest time between two writes.
 const PACE: Duration = Duration::from_secs(2);
+
+/// A signal that is lost for so long is told.
+const LASTING: Duration = Duration::from_secs(3);
 
 /// How often a wait is looked at while nothing else happens.
 const LATER: Duration = Duration::from_secs(10);
@@ -107,6 +113,7 @@ pub(super) struct Told {
     written_at: Option<Instant>,
     scaled: Option<LastScale>,
     urgent: bool,
+    lost_since: Option<Instant>,
 }
 
 /// What to do about the status now.
@@ -154,6 +161,11 @@ impl Told {
         // A wait goes on without any change: look at it from time to time.
         let later = shown.oldest.map(|_| now + LATER);
         let nothing = Next { write: None, signal_changed: false, wake: later };
+        let was_fresh =
+            before.conditions.iter().find(|c| c.type_ == "SignalAvailable").map(|c| c.status == "True");
+        if let Some(at) = self.lasts_at(shown.fresh, now).filter(|at| was_fresh == Some(true) && now < *at) {
+            return Next { wake: Some(at), ..nothing };
+        }
         let same = self.written.as_ref().is_some_and(|(old, g)| *old == shown && *g == generation);
         // Our own write is not in the cache at once either, but before the pace has passed.
         let insists = leading && !shown.stands_in(before);
@@ -164,14 +176,21 @@ impl Told {
         if let Some(at) = open_at.filter(|at| !self.urgent && now < *at) {
             return Next { wake: Some(at), ..nothing };
         }
-        let was_fresh =
-            before.conditions.iter().find(|c| c.type_ == "SignalAvailable").map(|c| c.status == "True");
         let value = self.render(&shown, generation, before);
         let signal_changed = was_fresh != Some(shown.fresh);
         self.urgent = false;
         self.written_at = Some(now);
         self.written = Some((shown, generation));
         Next { write: Some(value), signal_changed, wake: later }
+    }
+
+    /// When the loss of the signal is told, if it is lost and does not come back before.
+    fn lasts_at(&mut self, fresh: bool, now: Instant) -> Option<Instant> {
+        if fresh {
+            self.lost_since = None;
+            return None;
+        }
+        Some(*self.lost_since.get_or_insert(now) + LASTING)
     }
 
     fn render(&self, shown: &Shown, generation: i64, before: &TaskDefinitionStatus) -> Value {
@@ -218,21 +237,47 @@ mod tests {
     use super::*;
 
     fn shown(due: usize, now: Instant) -> Shown {
+        seen(Some(due), now)
+    }
+
+    /// What is shown with so many due tasks, or without a view.
+    fn seen(due: Option<usize>, now: Instant) -> Shown {
         let limits =
             Limits { min: 0, max: 5, concurrency: 1, idle: Duration::from_secs(60), mode: Mode::Active };
-        let decision = decide(
-            &limits,
-            Signal::Fresh { due, startable: due, slots: due, assigned: 0, taken: 0 },
-            5,
-            None,
-            now,
-        );
-        let demand = Demand { due, oldest_due: Some(now), ..Demand::default() };
-        Shown::of(&decision, &demand, true, &Deployment::default(), now)
+        let signal = due.map_or(Signal::Lost, |due| Signal::Fresh {
+            due,
+            startable: due,
+            slots: due,
+            assigned: 0,
+            taken: 0,
+        });
+        let decision = decide(&limits, signal, 5, None, now);
+        let demand = due.map(|due| Demand { due, oldest_due: Some(now), ..Demand::default() });
+        Shown::of(&decision, &demand.unwrap_or_default(), due.is_some(), &Deployment::default(), now)
     }
 
     fn read(status: Value) -> TaskDefinitionStatus {
         serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn a_signal_that_comes_back_at_once_was_never_lost_and_one_that_does_not_is_told() {
+        let (mut told, start) = (Told::default(), clock::instant());
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut look = |seen, before: &TaskDefinitionStatus, now| told.next(seen, 1, before, true, now);
+        let lost = |now| seen(None, now);
+        let never = TaskDefinitionStatus::default();
+        assert!(look(lost(start), &never, start).write.is_some(), "what was never available is told at once");
+
+        let fresh = read(look(shown(1, at(9_000)), &never, at(9_000)).write.expect("it is news"));
+        let blip = look(lost(at(20_000)), &fresh, at(20_000));
+        assert!(blip.write.is_none() && blip.wake == Some(at(23_000)));
+        assert!(look(shown(1, at(9_000)), &fresh, at(20_010)).write.is_none(), "nothing happened");
+
+        assert!(look(lost(at(30_000)), &fresh, at(30_000)).write.is_none());
+        assert!(look(lost(at(32_999)), &fresh, at(32_999)).write.is_none());
+        let lasting = look(lost(at(33_000)), &fresh, at(33_000));
+        assert!(lasting.signal_changed && lasting.write.is_some());
     }
 
     #[test]
