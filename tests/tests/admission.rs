@@ -13,6 +13,7 @@ use kube::{Client, Error};
 use serde_json::{Value, json};
 
 const CRD: &str = include_str!("../../crds/bellows.dev_taskdefinitions.yaml");
+const FULL: &str = include_str!("../../operator/tests/golden/definition-full.yaml");
 const WRONG: &str = include_str!("data/wrong-definitions.yaml");
 const PATH: &str = "/apis/bellows.dev/v1alpha1/namespaces/default/taskdefinitions";
 
@@ -94,6 +95,8 @@ async fn every_wrong_definition_is_refused_with_a_sentence() {
     let log = json!([{ "name": "BELLOWS_LOG", "value": "debug" }, { "name": "BELLOWS_LOG_FORMAT", "value": "json" }]);
     let talkative = definition("talkative", &json!({ "worker": { "env": log } }));
     assert_eq!(refusal(&client, &talkative).await, None, "how a worker logs is the user's to say");
+    let full = definition("full", &serde_yaml_ng::from_str(FULL).unwrap());
+    assert_eq!(refusal(&client, &full).await, None, "a definition with everything is accepted");
     let table: Vec<Value> = serde_yaml_ng::from_str(WRONG).unwrap();
     assert!(table.len() >= 20);
     let mut failures = Vec::new();

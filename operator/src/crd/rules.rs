@@ -36,7 +36,7 @@ pub(super) const SPAN_FORM: &str = "size(self) > 1 && self.matches('^([0-9]{1,4}
 pub(super) const SPAN_MESSAGE: &str =
     "must be a duration in whole numbers with units, such as 300ms, 30s, 5m or 1h30m, and at most 8760h";
 
-pub(super) const RULES: [Rule; 25] = [
+pub(super) const RULES: [Rule; 32] = [
     rule(
         "",
         "size(self.metadata.name) <= 63",
@@ -144,6 +144,21 @@ pub(super) const RULES: [Rule; 25] = [
         "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
         "every entry of worker.volumeMounts must name one of worker.volumes",
     ),
+    rule("spec.worker.volumes[].emptyDir.sizeLimit", "isQuantity(string(self))", QUANTITY_MESSAGE),
+    rule("spec.worker.resources.limits", QUANTITIES, QUANTITY_MESSAGE),
+    rule("spec.worker.resources.limits", RESOURCES, RESOURCE_MESSAGE),
+    rule("spec.worker.resources.requests", QUANTITIES, QUANTITY_MESSAGE),
+    rule("spec.worker.resources.requests", RESOURCES, RESOURCE_MESSAGE),
+    rule(
+        "spec.worker.resources",
+        "!has(self.limits) || !has(self.requests) || self.requests.all(r, !(r in self.limits) || !isQuantity(string(self.requests[r])) || !isQuantity(string(self.limits[r])) || !quantity(string(self.requests[r])).isGreaterThan(quantity(string(self.limits[r]))))",
+        "no request of worker.resources may be greater than its limit",
+    ),
+    rule(
+        "spec.worker.topologySpreadConstraints",
+        "self.all(a, self.exists_one(b, a.topologyKey == b.topologyKey && a.whenUnsatisfiable == b.whenUnsatisfiable))",
+        "no two topologySpreadConstraints may have the same topologyKey and whenUnsatisfiable",
+    ),
     rule(
         "spec.worker.serviceAccountName",
         "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
@@ -155,6 +170,13 @@ pub(super) const RULES: [Rule; 25] = [
         "an entry of imagePullSecrets needs the name of a Secret",
     ),
 ];
+
+// What a Deployment would refuse. Malformed, its tasks would be taken and never run.
+const QUANTITIES: &str =
+    "self.all(r, isQuantity(string(self[r])) && !quantity(string(self[r])).isLessThan(quantity('0')))";
+const QUANTITY_MESSAGE: &str = "must be a quantity, such as 500m, 2, 512Mi or 1Gi";
+const RESOURCES: &str = "self.all(r, r in ['cpu', 'memory', 'ephemeral-storage'] || r.startsWith('hugepages-') || r.contains('/'))";
+const RESOURCE_MESSAGE: &str = "a resource is cpu, memory, ephemeral-storage, hugepages-<size>, or a name with its domain, such as nvidia.com/gpu";
 
 const RELATIVE: &str = "!self.startsWith('/') && !self.contains('..') && size(self) > 0";
 const RELATIVE_MESSAGE: &str = "path must be relative and must not contain '..'";
@@ -188,7 +210,7 @@ pub(super) const TERSE: [&str; 9] = [
 ];
 
 /// Bounds that differ from the general ones of `schema.rs`.
-pub(super) const BOUNDS: [(&str, &str, u64); 16] = [
+pub(super) const BOUNDS: [(&str, &str, u64); 18] = [
     ("spec.worker.image", "maxLength", 512),
     ("spec.worker.env", "maxItems", 128),
     ("spec.worker.env[].name", "maxLength", 256),
@@ -201,6 +223,8 @@ pub(super) const BOUNDS: [(&str, &str, u64); 16] = [
     ("spec.worker.volumeMounts", "maxItems", 64),
     ("spec.worker.volumeMounts[].name", "maxLength", 63),
     ("spec.worker.volumeMounts[].mountPath", "maxLength", 512),
+    ("spec.worker.resources.limits", "maxProperties", 16),
+    ("spec.worker.resources.requests", "maxProperties", 16),
     ("spec.worker.tolerations", "maxItems", 32),
     ("spec.worker.topologySpreadConstraints", "maxItems", 8),
     ("spec.worker.imagePullSecrets", "maxItems", 16),

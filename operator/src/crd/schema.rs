@@ -75,6 +75,7 @@ fn structural(schema: &mut Map<String, Value>) {
 /// A bound on everything that could be long.
 fn bounded(schema: &mut Map<String, Value>) {
     let (bound, value) = match schema.get("type").and_then(Value::as_str) {
+        None if schema.contains_key("x-kubernetes-int-or-string") => ("maxLength", 64),
         Some("array") => ("maxItems", 64),
         Some("string") if !schema.contains_key("enum") => ("maxLength", 1024),
         Some("object") if schema.contains_key("additionalProperties") => ("maxProperties", 64),
