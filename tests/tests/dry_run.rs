@@ -6,13 +6,10 @@ use bellows_tests::scene::root;
 use bellows_tests::shell;
 
 /// What it is, its values, and a kind of object that it must or must not have.
-const FORMS: [(&str, &[&str], Has); 5] = [
+const FORMS: [(&str, &[&str], Has); 6] = [
     ("no values", &[], Has("NetworkPolicy", true)),
-    (
-        "three members without volumes",
-        &["etcd.replicas=3", "etcd.persistence.enabled=false"],
-        Has("PodDisruptionBudget", true),
-    ),
+    ("three members", &["etcd.replicas=3"], Has("PodDisruptionBudget", true)),
+    ("an etcd for a try, without a volume", &["etcd.persistence.enabled=false"], Has("StatefulSet", true)),
     ("an etcd of one's own", &["etcd.external.endpoints={http://etcd:2379}"], Has("StatefulSet", false)),
     (
         "rights in two namespaces",

@@ -14,7 +14,7 @@
 {{/* What selects pods. Call with (dict "root" . "component" "operator"). */}}
 {{- define "bellows.selector" -}}
 app.kubernetes.io/name: bellows
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
