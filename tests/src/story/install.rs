@@ -96,10 +96,16 @@ async fn is_alone() -> Result<()> {
 /// What an earlier, broken-off story left in a cluster that is used again.
 async fn leave_no_trace() {
     let delete = ["--ignore-not-found", "--wait=true", "--timeout=60s"];
-    for what in
-        [&["-n", WORK, "taskdefinition", "--all"][..], &["namespace", WORK], &["persistentvolume", "photos"]]
-    {
-        let _ = shell::quiet([&["kubectl", "delete"], what, &delete].concat()).await;
+    let definitions = ["-n", WORK, "taskdefinition"];
+    let _ = shell::quiet([&["kubectl", "delete", "--all", "--wait=false"], &definitions[..]].concat()).await;
+    // No operator takes the finalizers off, where the story broke off while none was installed.
+    let unfinished = [&["kubectl", "get", "--output=name"], &definitions[..]].concat();
+    for definition in shell::quiet(unfinished).await.unwrap_or_default().lines() {
+        let none = r#"{"metadata":{"finalizers":null}}"#;
+        let _ = shell::quiet(["kubectl", "patch", "-n", WORK, definition, "--type=merge", "-p", none]).await;
+    }
+    for what in [["namespace", WORK], ["persistentvolume", "photos"]] {
+        let _ = shell::quiet([&["kubectl", "delete"][..], &what, &delete].concat()).await;
     }
     let _ = shell::quiet(["helm", "uninstall", RELEASE, "-n", SYSTEM, "--wait"]).await;
     let _ = shell::quiet([&["kubectl", "delete", "namespace", SYSTEM][..], &delete].concat()).await;
@@ -129,13 +135,17 @@ pub async fn weigh(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
+/// What the names of the charts' images begin with.
+const OURS: [&str; 2] = ["ghcr.io/bellows-dev/", "quay.io/coreos/etcd:"];
+
 fn sizes(nodes: Vec<Node>) -> BTreeMap<String, f64> {
     let images = nodes.into_iter().filter_map(|node| node.status).flat_map(|s| s.images.unwrap_or_default());
     let ours = images.filter_map(|image| {
         let name = image
             .names?
             .into_iter()
-            .find(|name| (name.contains("bellows") || name.contains("etcd")) && !name.contains('@'))?;
+            // Not the etcd that a cluster may have for itself.
+            .find(|name| OURS.iter().any(|ours| name.starts_with(ours)) && !name.contains('@'))?;
         Some((name, image.size_bytes? as f64 / 1e6))
     });
     ours.collect()
