@@ -105,14 +105,25 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     say(&format!("installing {} with apt-get", packages.join(", ")));
     let mut install = command("apt-get", &["install", "--yes", "--no-install-recommends"]);
     // The testbed runs its own containerd; the package's service would only be in the way.
+    // Scripts of System V heed the run level; systemd does not.
     install.args(packages).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     step("installed packages", || {
-        if run(&mut install).is_ok() {
-            return Ok(());
+        if run(&mut install).is_err() {
+            run(&mut command("apt-get", &["update"]))?;
+            run(&mut install)?;
         }
-        run(&mut command("apt-get", &["update"]))?;
-        run(&mut install).map(drop)
-    })
+        Ok(())
+    })?;
+    stop_service(packages);
+    Ok(())
+}
+
+/// Where systemd runs, the package has started its service all the same, and would at every boot.
+fn stop_service(packages: &[&str]) {
+    const OURS: &str = "containerd";
+    if packages.contains(&OURS) && Path::new("/run/systemd/system").exists() {
+        let _ = run(&mut command("systemctl", &["disable", "--now", OURS]));
+    }
 }
 
 /// The version that apt would install, if this is such a machine.

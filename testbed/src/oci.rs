@@ -191,7 +191,11 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(format!(".{}.part", std::process::id()));
     let part = PathBuf::from(part);
-    let written = File::create(&part).and_then(|mut file| file.write_all(bytes));
+    // On the disk before it has its name: a machine that loses power must not keep half of it.
+    let written = File::create(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
     written.context(|| format!("write {}", part.display()))?;
     fs::rename(&part, path).context(|| format!("rename to {}", path.display()))
 }

@@ -2,7 +2,7 @@
 //! is down for a while finds its port free again, and locked against other testbeds on the machine.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Result};
@@ -12,6 +12,11 @@ const FIRST: u32 = 20_000;
 const COUNT: u32 = 10_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A folder for each user, as nobody may lock the files of another.
+fn claims() -> PathBuf {
+    std::env::temp_dir().join(format!("bellows.ports.{}", nix::unistd::geteuid()))
+}
 
 /// A port on 127.0.0.1, claimed until it is dropped.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ impl Port {
             let offset =
                 NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
             let number = u16::try_from(FIRST + offset % COUNT).unwrap_or(u16::MAX);
-            let path = std::env::temp_dir().join("bellows.ports").join(number.to_string());
+            let path = claims().join(number.to_string());
             if let Some(port) = Self::try_claim(number, &path)? {
                 return Ok(port);
             }
@@ -35,6 +40,7 @@ impl Port {
         Err(Error::Invalid(format!("no free port from {FIRST} to {}", FIRST + COUNT)))
     }
 
+    /// Whether the port is free is asked too: another user's testbed claims elsewhere.
     fn try_claim(number: u16, path: &Path) -> Result<Option<Self>> {
         let Some(claim) = FileLock::try_now(path)? else { return Ok(None) };
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
