@@ -50,7 +50,8 @@ demo-story: root-or-docker setup images photos # On kind where a Docker engine a
 
 demo-kind: # The same story on kind, where a Docker engine answers
 	@kind=$$(command -v kind || echo $(CACHE)/kind-$(KIND)/kind)
-	[ -x $$kind ] || GOBIN=$(CACHE)/kind-$(KIND) go install sigs.k8s.io/kind@v$(KIND)
+	# Under another name until it is whole.
+	[ -x $$kind ] || { GOBIN=$(CACHE)/kind-$(KIND).new go install sigs.k8s.io/kind@v$(KIND); mv -T $(CACHE)/kind-$(KIND).new $(CACHE)/kind-$(KIND); }
 	# Every node sees the folder of photographs.
 	mkdir -p $(OUT)/volume
 	sed "s|^  - role: .*|&\n    extraMounts: [{ hostPath: $$PWD/$(OUT)/volume, containerPath: /bellows-volume }]|" \
@@ -86,8 +87,16 @@ test-charts: tools ## Charts and kind-config.yaml, by helm's and kind's own load
 	$(SAY) 'Charts and kind-config.yaml (usually 5 s)'
 	export PATH="$(PROGRAMS):$$PATH"
 	helm lint --strict charts/bellows-crds charts/bellows
-	if helm template bellows charts/bellows --set 'etcd.external.endpoints={https://etcd:2379}' >/dev/null 2>&1; then
-		echo 'The chart takes an etcd with TLS, which the operator cannot reach'
+	# An etcd with TLS cannot be reached; a member that lost its folder is refused by the others.
+	for wrong in 'etcd.external.endpoints={https://etcd:2379}' etcd.replicas=3,etcd.persistence.enabled=false; do
+		if helm template bellows charts/bellows --set "$$wrong" >/dev/null 2>&1; then
+			echo "The chart takes $$wrong"
+			exit 1
+		fi
+	done
+	# A namespace may look like a number, which YAML would take for one.
+	if helm template bellows charts/bellows --namespace 2024 --set-string 'watchNamespaces={7}' | grep -nE 'namespace: +(2024|7)\b'; then
+		echo 'A namespace is not quoted'
 		exit 1
 	fi
 	# Names that Kubernetes takes, also for the longest release: 52 for a StatefulSet, whose pods carry a hash of it.
@@ -190,8 +199,13 @@ clean: ## Remove what was built here; the cache outside stays
 root-or-docker: # A Kubernetes comes from one of them: said before anything is built
 	@docker info >/dev/null 2>&1 || $(MAKE) root
 
-root: # A testbed needs it: said before anything is built
-	@[ "$$(id -u)" = 0 ] && exit
+root: # What a testbed needs of whom runs it and where: said before anything is built
+	@case $$(pwd -P)/ in /var/*|/run/*)
+		echo "Every node of the testbed has a $$(pwd -P | cut -d/ -f1-2) of its own, so no pod would see the files of this checkout."
+		echo 'Clone it to another place, such as your home folder.'
+		exit 1
+	esac
+	[ "$$(id -u)" = 0 ] && exit
 	echo 'A Kubernetes of its own makes network namespaces, mounts and cgroups: run this as root.'
 	echo 'Without root: make test-crates test-charts; and make demo where a Docker engine answers.'
 	exit 1
