@@ -28,14 +28,15 @@ const YEAR_MS: u64 = 8760 * 3_600_000;
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Span {
-    /// So many seconds.
+    /// So many seconds; a year, if that is less.
     pub const fn secs(secs: u64) -> Self {
-        Self(secs * 1_000)
+        Self::millis(secs.saturating_mul(1_000))
     }
 
-    /// So many milliseconds.
+    /// So many milliseconds; a year, if that is less.
     pub const fn millis(millis: u64) -> Self {
-        Self(millis)
+        // What could not be read again must not be written.
+        Self(if millis > YEAR_MS { YEAR_MS } else { millis })
     }
 
     /// As a [`Duration`].
@@ -124,6 +125,14 @@ impl JsonSchema for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_span_is_longer_than_what_can_be_read_again() {
+        for span in [Span::secs(2 * 365 * 86_400), Span::secs(u64::MAX), Span::millis(u64::MAX)] {
+            assert_eq!(span.to_string().parse(), Ok(span));
+            assert_eq!(span.get(), Duration::from_millis(YEAR_MS));
+        }
+    }
 
     #[test]
     fn spans_read_and_write_as_people_do() {
