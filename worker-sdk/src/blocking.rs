@@ -6,10 +6,13 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
 
 use crate::definition::{PayloadOf, TaskDefinition};
+use crate::envelope::trace;
 use crate::handler::TaskHandler;
-use crate::outcome::TaskResult;
+use crate::outcome::{TaskFailure, TaskResult};
 use crate::state::States;
 use crate::tasks::{Call, Ran, Runner, ran, read};
 use crate::worker::TaskContext;
@@ -36,15 +39,24 @@ where
         async move {
             // The runtime has threads for this, which end when they are idle. It is the
             // slots that bound how many are ours.
+            let (span, attempt) = (Span::current(), trace::current());
             let running = tokio::task::spawn_blocking(move || {
                 // Until the code returns, whoever waits for it.
                 let Call { context, payload, slot: _slot } = call;
-                match read::<T>(&context.envelope, &payload) {
-                    Ok(payload) => ran(function(context, payload)),
-                    Err(error) => Ran::Undecodable(error),
+                if !context.is_held() {
+                    // No thread was free until it was over: begun now, it would run beside the next.
+                    let failure = TaskFailure::retry("told to stop before it began");
+                    return ran::<T::Callback>(Err(failure));
                 }
+                trace::within_thread(attempt, || {
+                    span.in_scope(|| match read::<T>(&context.envelope, &payload) {
+                        Ok(payload) => ran(function(context, payload)),
+                        Err(error) => Ran::Undecodable(error),
+                    })
+                })
             });
-            match running.await {
+            // Whoever drops this before a thread was free begins nothing.
+            match AbortOnDropHandle::new(running).await {
                 Ok(ran) => ran,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // Never begun: the runtime is shutting down under us.

@@ -49,7 +49,8 @@ impl Bellows {
     }
 
     /// Only where this process hosts the registry. Of a definition that is there already,
-    /// what the code states is brought up to date, and the rest stays.
+    /// what the code states is brought up to date, and the rest stays, if it does not state
+    /// the whole.
     pub(crate) async fn define_if_hosted(&self, def: &DefinitionId, kind: &Kind) -> Result<(), DefineError> {
         if self.shared.assigner.is_none() {
             return Ok(());
@@ -59,7 +60,10 @@ impl Bellows {
         };
         match PolicyRecord::decode(&entry.value) {
             Ok(standing) if standing.uid == IN_PROCESS => {
-                let stated = kind.stated.over(&standing.policy, standing.policy.trigger);
+                let stated = match kind.is_whole {
+                    true => kind.policy.clone(),
+                    false => kind.stated.over(&standing.policy, standing.policy.trigger),
+                };
                 if stated == standing.policy { Ok(()) } else { self.define_as(def, &stated).await }
             }
             // An operator's, or a newer version's: theirs to say.

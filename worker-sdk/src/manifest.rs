@@ -67,7 +67,12 @@ fn stated(kind: &Kind) -> Map<String, Value> {
     let mut policy = serde_json::to_value(&kind.policy).unwrap_or_default();
     let default = serde_json::to_value(default).unwrap_or_default();
     without(&mut policy, &default);
-    merge(&mut policy, kind.stated.fields());
+    if !kind.is_whole {
+        merge(&mut policy, kind.stated.fields());
+    }
+    if let Some(slots) = kind.concurrency {
+        policy["worker"]["concurrency"] = slots.into(); // a TaskDefinition that says nothing has 1
+    }
     policy["trigger"] = serde_json::to_value(kind.trigger).unwrap_or_default();
     match policy {
         Value::Object(policy) => policy,
@@ -188,6 +193,30 @@ mod tests {
         let refused = arguments("--print-manifest --image").unwrap_err().to_string();
         assert!(refused.contains("--image registry.example/resize:1.4"), "{refused}");
         assert!(arguments("--image --print-manifest").is_ok_and(|asked| asked.is_none()), "the image's name");
+    }
+
+    #[test]
+    fn the_programs_concurrency_and_its_whole_policy_are_in_its_manifest() {
+        use crate::definition::{PublishTrigger, TaskDefinition};
+        use bellows_registry::spec::{Execution, Span};
+
+        struct Act;
+        impl TaskDefinition for Act {
+            const NAME: &'static str = "act";
+            type Callback = String;
+            type Trigger = PublishTrigger<String>;
+        }
+        let execution = Execution { timeout: Span::secs(60), ..Execution::default() };
+        let tasks = Tasks::new()
+            .with_blocking_fn::<Act, _>(|_, text| Ok(text.into()))
+            .concurrency(32)
+            .policy(Policy { execution, ..Policy::default() });
+        let manifest = tasks.manifest(Some("a:1"));
+        let spec = manifest.split("spec:\n").nth(1).unwrap();
+        assert_eq!(
+            spec,
+            "  trigger: Publish\n  worker:\n    image: a:1\n    concurrency: 32\n  execution:\n    timeout: 1m\n"
+        );
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Kind {
     pub(crate) policy: Policy,
     /// What the code says of the policy, if it says anything.
     pub(crate) stated: Stated,
+    /// Whether `policy` is all that counts, as [`Tasks::policy`] says.
+    pub(crate) is_whole: bool,
     needs: Vec<Need>,
     pub(crate) runner: Arc<dyn Runner>,
 }
@@ -202,11 +204,13 @@ impl Tasks {
         self
     }
 
-    /// The policy of the kind added last, in a registry that this process hosts. On a
-    /// cluster the `TaskDefinition` has it.
+    /// The whole policy of the kind added last, in a registry that this process hosts: it
+    /// replaces what its attribute says, and what an earlier version of the program has
+    /// written. On a cluster the `TaskDefinition` has it.
     pub fn policy(mut self, policy: Policy) -> Self {
         if let Some(kind) = self.kinds.last_mut() {
             kind.policy = Policy { trigger: kind.trigger, ..policy };
+            kind.is_whole = true;
         }
         self
     }
@@ -229,8 +233,17 @@ impl Tasks {
         let policy = Policy { trigger, ..Policy::default() };
         self.kinds.retain(|kind| kind.name != T::NAME);
         let (name, aliases) = (T::NAME, T::ALIASES);
-        let (stated, needs) = (Stated::default(), Vec::new());
-        self.kinds.push(Kind { name, aliases, trigger, concurrency: None, policy, stated, needs, runner });
+        self.kinds.push(Kind {
+            name,
+            aliases,
+            trigger,
+            concurrency: None,
+            policy,
+            stated: Stated::default(),
+            is_whole: false,
+            needs: Vec::new(),
+            runner,
+        });
         self
     }
 

@@ -1,13 +1,15 @@
 //! Everything in one process over one file, and what is there when it is opened again.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bellows_registry::backend::{Backend, RangeRequest};
 use bellows_registry::clock;
-use bellows_registry::key::Keyspace;
+use bellows_registry::id::DefinitionId;
+use bellows_registry::key::{Key, KeyRange, Keyspace};
+use bellows_registry::record::{PolicyRecord, Record};
 use bellows_sdk::prelude::*;
 use bellows_sdk::spec::{Backoff, Execution, Retry, Span};
 use bellows_sdk::{
@@ -36,6 +38,17 @@ impl Folder {
 
     fn file(&self) -> PathBuf {
         self.0.path().join("tasks.redb")
+    }
+
+    /// The file itself, once whoever had it open has let go of it.
+    async fn backend(&self) -> EmbeddedBackend {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            match EmbeddedBackend::open(self.file()).await {
+                Ok(backend) => return backend,
+                Err(error) => assert!(matches!(error, OpenError::InUse { .. }), "{error}"),
+            }
+        }
     }
 
     async fn open(&self) -> Bellows {
@@ -268,13 +281,7 @@ async fn results_past_their_retention_are_removed_from_the_file_too() {
     assert_eq!(backend.range(results()).await.unwrap().entries, []);
     close(bellows, first).await;
     drop(backend);
-    let backend = loop {
-        // The hosted loops of this runtime let go of the file when they are next looked at.
-        match EmbeddedBackend::open(folder.file()).await {
-            Ok(backend) => break backend,
-            Err(error) => assert!(matches!(error, OpenError::InUse { .. }), "{error}"),
-        }
-    };
+    let backend = folder.backend().await;
     assert_eq!(backend.range(results()).await.unwrap().entries, []);
 }
 
@@ -298,4 +305,62 @@ fn a_handler_that_blocks_every_thread_costs_no_lease_over_a_file_either() {
         tokio::time::timeout(SOON, task.outcome()).await.unwrap().unwrap()
     });
     assert_eq!((outcome.attempt, outcome.tally.losses), (1, 0));
+}
+
+#[tokio::test]
+async fn a_whole_policy_of_the_program_replaces_the_one_in_the_file() {
+    let folder = Folder::new();
+    let key = Keyspace::default().path(&Key::Policy(DefinitionId::new("default", "act").unwrap()));
+    for timeout in [Span::secs(60), Span::secs(300)] {
+        let bellows = folder.open().await;
+        let execution = Execution { timeout, ..Execution::default() };
+        let policy = Policy { execution, ..Policy::default() };
+        let tasks = Tasks::new().with_fn::<Act, _, _>(echo).policy(policy);
+        let worker = WorkerDispatcher::of(&bellows, tasks).launch().await.unwrap();
+        close(bellows, worker).await;
+        let file = folder.backend().await;
+        let found = file.range(RangeRequest::new(KeyRange::one(key.clone()))).await.unwrap();
+        let record = PolicyRecord::decode(&found.entries[0].value).unwrap();
+        assert_eq!(record.policy.execution.timeout, timeout);
+    }
+}
+
+/// Two slots, and a runtime that has one thread for both. What waits for it until its time
+/// is over must not begin then: it may run elsewhere already.
+#[test]
+fn what_got_no_thread_in_time_is_never_begun() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
+    let (began, (opens, gate)) = (Arc::new(Mutex::new(Vec::new())), std::sync::mpsc::channel::<()>());
+    let (notes, gate) = (Arc::clone(&began), Arc::new(Mutex::new(gate)));
+    let act = move |_: TaskContext, text: String| {
+        notes.lock().unwrap().push(text.clone());
+        if text == "first" {
+            let _ = gate.lock().unwrap().recv_timeout(SOON);
+        }
+        Ok(text.into())
+    };
+    let retry = Retry { max_attempts: 1, ..Retry::default() };
+    let execution = Execution { timeout: Span::secs(1), retry, ..Execution::default() };
+    runtime.block_on(async {
+        let bellows = Bellows::in_memory();
+        let tasks =
+            Tasks::new().with_blocking_fn::<Act, _>(act).policy(Policy { execution, ..Policy::default() });
+        let _worker = WorkerDispatcher::of(&bellows, tasks).concurrency(2).launch().await.unwrap();
+        let first = bellows.publish::<Act>("first".into()).await.unwrap();
+        let has_begun = async {
+            while began.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, has_begun).await.unwrap();
+        let second = bellows.publish::<Act>("second".into()).await.unwrap();
+        for task in [first, second] {
+            tokio::time::timeout(SOON, task.outcome()).await.unwrap().unwrap();
+        }
+        opens.send(()).unwrap();
+        let last = bellows.publish::<Act>("last".into()).await.unwrap();
+        assert_eq!(last.wait_timeout(SOON).await.unwrap(), "last");
+    });
+    assert_eq!(*began.lock().unwrap(), ["first", "last"]);
 }

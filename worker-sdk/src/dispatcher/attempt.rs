@@ -281,7 +281,7 @@ impl Running<'_> {
         let mut reporting = std::pin::pin!(reporter.run());
         let stopped = tokio::select! {
             biased; // an outcome in hand comes first (law 14)
-            ran = &mut running => return Some(end_of(ran)),
+            ran = &mut running => return Some(self.ended(end_of(ran), &cancelled)),
             stop = stopped(stop) => Some(stop),
             () = sleep_until(deadline) => None,
             never = &mut reporting => match never {},
@@ -311,6 +311,16 @@ impl Running<'_> {
             (Some(Stop::HandBack), _) => Some(End::HandedBack),
             (Some(_), _) => None,
         }
+    }
+
+    /// The attempt has ended. A layer may have left its handler behind, on a thread of its own:
+    /// that is told to stop, and has the slot until it does.
+    fn ended(&self, end: End, cancelled: &CancellationToken) -> End {
+        cancelled.cancel();
+        if Arc::strong_count(&self.slot) > 1 {
+            self.slot.stick();
+        }
+        end
     }
 
     fn context(&self, deadline: Instant, cancelled: CancellationToken, trace: TraceParent) -> TaskContext {

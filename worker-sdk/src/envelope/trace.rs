@@ -147,6 +147,14 @@ pub(crate) async fn within<F: Future>(attempt: TraceParent, handler: F) -> F::Ou
     CURRENT.scope(attempt, handler).await
 }
 
+/// As [`within`], for a handler that has a thread.
+pub(crate) fn within_thread<R>(attempt: Option<TraceParent>, handler: impl FnOnce() -> R) -> R {
+    match attempt {
+        Some(attempt) => CURRENT.sync_scope(attempt, handler),
+        None => handler(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
