@@ -98,7 +98,7 @@ pub enum DispatcherError {
 pub enum Health {
     /// Lease and watch are live.
     Ready,
-    /// Tasks cannot arrive now; the dispatcher works on it.
+    /// Tasks cannot arrive now; the dispatcher works on it, unless it says that it has ended.
     NotReady(&'static str),
     /// It was told to drain.
     Draining,
@@ -225,6 +225,21 @@ impl WorkerDispatcher {
     }
 }
 
+impl Tasks {
+    /// Whether every name, present or past, is one kind of work's.
+    pub(crate) fn check_names(&self) -> Result<(), DispatcherError> {
+        for kind in &self.kinds {
+            let others = || self.kinds.iter().filter(|other| other.name != kind.name);
+            let taken =
+                |alias: &&&'static str| others().any(|o| o.name == **alias || o.aliases.contains(*alias));
+            if let Some(name) = kind.aliases.iter().find(taken) {
+                return Err(DispatcherError::NameTaken { name, by: kind.name });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl WorkerDispatcher {
     /// The kinds of work, and again under each older name that the registry knows, if this
     /// process hosts it. Elsewhere a worker serves one name at a time.
@@ -279,7 +294,7 @@ impl DispatcherHandle {
     /// # Errors
     /// What ended the dispatcher before it was drained.
     pub async fn drain(mut self, deadline: Duration) -> Result<(), DispatcherError> {
-        self.drain.send_replace(Some(clock::instant() + deadline));
+        self.drain.send_replace(Some(clock::instant() + deadline.min(clock::FAR)));
         let mut result = Ok(());
         for one in &mut self.loops {
             let ended = one.join().await.unwrap_or(Err(DispatcherError::Panicked));
@@ -303,7 +318,8 @@ impl DispatcherHandle {
         self.vitals().health()
     }
 
-    /// Waits until tasks can arrive. Cancel safe.
+    /// Waits until tasks can arrive, or never will: [`DispatcherHandle::health`] then says why,
+    /// and [`DispatcherHandle::ended`] is at its end. Cancel safe.
     pub async fn ready(&mut self) {
         for health in &mut self.health {
             // An error means that the loop ended: `ended` says so.

@@ -179,6 +179,12 @@ impl Encoded {
                 named = Some(idempotent(&definition, &checked("the idempotency key", key)?));
             }
             Claim::Unique(key) => options.unique = Some(unique(HeldUntil::Ended, key)?),
+            // The task that it named may be another's, with another payload.
+            Claim::Pending(_) if again.is_some() => {
+                return Err(invalid(
+                    "replace_pending and debounce exclude again: publish it anew, without again".to_owned(),
+                ));
+            }
             Claim::Pending(key) => options.unique = Some(unique(HeldUntil::Begun, key)?),
             Claim::Mixed => {
                 return Err(invalid(

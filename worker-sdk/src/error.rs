@@ -117,7 +117,8 @@ pub enum PublishError {
     },
     /// No answer within the time: the task may be published, or may be still. Ask for
     /// `task` later ([`TaskRef::from_raw`](crate::TaskRef::from_raw)), or publish it
-    /// [again](crate::Publish::again): it is then the same task.
+    /// [again](crate::Publish::again): it is then the same task. With `replace_pending` or
+    /// `debounce` publish it anew instead, without `again`: its key finds the pending task.
     #[error("no answer within {after:?}: task {task} may or may not be published")]
     Unknown {
         /// The task, if it is.

@@ -114,14 +114,14 @@ struct Sending<'a> {
 
 impl<'a> Sending<'a> {
     fn new(client: &'a Bellows, ready: &'a Ready) -> Self {
-        let deadline = clock::instant() + client.shared.options.publish_timeout;
+        let deadline = clock::instant() + client.shared.options.publish_timeout.min(clock::FAR);
         Self { client, ready, deadline, holder: None, sealed: None, maybe_sent: false }
     }
 
     async fn run(&mut self) -> Result<Sent, PublishError> {
         self.seal_for(self.ready.task.id).await?;
         // Putting a large payload elsewhere takes its own time.
-        self.deadline = clock::instant() + self.client.shared.options.publish_timeout;
+        self.deadline = clock::instant() + self.client.shared.options.publish_timeout.min(clock::FAR);
         let mut waits = Waits::spread_by(self.ready.task.id.to_string().as_bytes());
         loop {
             let last = match self.send().await {

@@ -147,13 +147,15 @@ impl TaskContext {
         kept.await.unwrap_or(Err(ReportError::NotHeld))
     }
 
-    /// [`TaskContext::checkpoint`] for handlers that block their thread.
+    /// [`TaskContext::checkpoint`] for the plain functions of
+    /// [`Tasks::with_blocking_fn`](crate::Tasks::with_blocking_fn). An `async` function awaits
+    /// [`TaskContext::checkpoint`], also under `#[task(blocking = true)]`.
     ///
     /// # Errors
     /// As [`TaskContext::checkpoint`].
     ///
     /// # Panics
-    /// In async code.
+    /// In async code, that under `#[task(blocking = true)]` included.
     pub fn checkpoint_blocking<C: Serialize>(&self, value: &C) -> Result<(), ReportError> {
         let (save, kept) = self.save(value)?;
         self.reports.saves.blocking_send(save).map_err(|_| ReportError::NotHeld)?;

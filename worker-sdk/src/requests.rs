@@ -233,7 +233,7 @@ impl<'a> Asking<'a> {
 
 /// When a request that is made now is given up.
 pub(crate) fn deadline(client: &Bellows) -> Instant {
-    clock::instant() + client.shared.options.request_timeout
+    clock::instant() + client.shared.options.request_timeout.min(clock::FAR)
 }
 
 /// Reads, again and again until there is an answer or the time is over.

@@ -234,6 +234,7 @@ fn leave_in_time(vitals: Vitals, code: i32) {
 }
 
 fn chosen(mut tasks: Tasks, wanted: Option<&str>) -> Result<Tasks, ServeError> {
+    tasks.check_names()?;
     let Some(wanted) = wanted else { return Ok(tasks) };
     let known = tasks.names().join(", ");
     tasks.kinds.retain_mut(|kind| {
@@ -266,4 +267,55 @@ pub fn init_logging() -> Result<(), ConnectError> {
         LogFormat::Text => logs.try_init(),
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{PublishTrigger, TaskDefinition};
+
+    macro_rules! kind {
+        ($kind:ident, $name:literal, $aliases:expr) => {
+            struct $kind;
+            impl TaskDefinition for $kind {
+                const NAME: &'static str = $name;
+                const ALIASES: &'static [&'static str] = &$aliases;
+                type Callback = String;
+                type Trigger = PublishTrigger<String>;
+            }
+        };
+    }
+    kind!(Resize, "resize", ["scale"]);
+    kind!(Crop, "crop", []);
+    kind!(Scale, "scale", []);
+    kind!(Shrink, "shrink", ["scale"]);
+
+    fn with<T: TaskDefinition<Callback = String, Trigger = PublishTrigger<String>>>(tasks: Tasks) -> Tasks {
+        tasks.with_fn::<T, _, _>(|_, text| async move { Ok(text.into()) })
+    }
+
+    #[test]
+    fn the_one_kind_is_chosen_by_its_name_or_an_older_one() {
+        let tasks = || with::<Crop>(with::<Resize>(Tasks::new()));
+        let names = |wanted| chosen(tasks(), wanted).map(|tasks| tasks.names());
+        assert_eq!(names(None).unwrap(), ["resize", "crop"]);
+        assert_eq!(names(Some("crop")).unwrap(), ["crop"]);
+        assert_eq!(names(Some("scale")).unwrap(), ["scale"]);
+        assert!(matches!(names(Some("blur")), Err(ServeError::UnknownDefinition { .. })));
+    }
+
+    #[test]
+    fn a_name_that_two_kinds_claim_is_refused_whichever_is_wanted() {
+        for wanted in [None, Some("scale"), Some("resize")] {
+            for tasks in
+                [with::<Scale>(with::<Resize>(Tasks::new())), with::<Shrink>(with::<Resize>(Tasks::new()))]
+            {
+                let refused = chosen(tasks, wanted).unwrap_err();
+                assert!(matches!(
+                    refused,
+                    ServeError::Dispatcher(DispatcherError::NameTaken { name: "scale", .. })
+                ));
+            }
+        }
+    }
 }

@@ -102,6 +102,9 @@ impl Dispatcher {
                 Ok(Over::Lost) if began.elapsed() > shared.options.lease_ttl => waits.succeeded(),
                 Ok(Over::Lost) => {}
                 Err(error) if error.class() == Class::Invalid => {
+                    self.health
+                        .send_replace(Health::NotReady("the registry refuses this worker: it has ended"));
+                    tracing::error!(definition = %self.def, %error, "the registry refuses this worker: it ends");
                     return Err(DispatcherError::Refused(error.to_string()));
                 }
                 Err(error) => {

@@ -329,6 +329,11 @@ async fn keys_of_different_use_exclude_each_other_and_never_meet(world: World) {
         let refused = mixed.await.unwrap_err();
         assert!(refused.to_string().contains("exclude each other"), "{refused}");
     }
+    // What an unanswered replacement names may be another's, with another payload.
+    let named = world.bellows.publish::<Act>("named".into()).delay(HOUR).await.unwrap();
+    let refused = publish().replace_pending("k").again(named.to_ref().raw()).await.unwrap_err();
+    assert!(refused.to_string().contains("without again"), "{refused}");
+    named.cancel().await.unwrap();
     assert_eq!(there(&world, "q/default/act/t/").await, [], "nothing was written");
     for alone in
         [publish().unique("k"), publish().replace_pending("k").delay(HOUR), publish().idempotency_key("k")]
