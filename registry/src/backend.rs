@@ -20,6 +20,8 @@ pub mod coalesce;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+#[cfg(test)]
+pub(crate) mod hooked;
 pub mod memory;
 pub mod rules;
 
@@ -95,7 +97,8 @@ pub struct RangeAnswer {
     pub revision: Revision,
     /// The entries, in the order of keys.
     pub entries: Vec<Entry>,
-    /// Whether `limit` cut the answer.
+    /// Whether there is more in the range: `limit` cut the answer, or its size did where there
+    /// is a limit.
     pub more: bool,
 }
 
@@ -239,8 +242,8 @@ pub struct Changes {
     pub changes: Vec<Change>,
 }
 
-/// A watch's items. It ends after an error; [`BackendError::Compacted`] says that
-/// the first revision asked for is gone and only a list helps.
+/// A watch's items. It ends after an error; one of [`Class::Relist`] says that only a list
+/// helps: the first revision asked for is gone, or a change may have been skipped.
 pub type WatchStream = BoxStream<'static, Result<Changes, BackendError>>;
 
 /// The four primitives. Object-safe: one call carries up to 125 tasks, so the boxed

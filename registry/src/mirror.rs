@@ -15,7 +15,8 @@
 //! # Caveats
 //! The mirror retries for ever, with back-off; an [`MirrorEvent::Interrupted`] tells
 //! the holder that what it knows may be old. Every list is a list of pages pinned at
-//! one revision, so that no answer is larger than a few MiB.
+//! one revision, so that no answer is larger than a few MiB, where the sizes of a folder's
+//! values are alike. A page that fails is tried again, smaller.
 
 use std::sync::Arc;
 
@@ -194,58 +195,71 @@ impl Mirror {
     }
 
     fn resume(&mut self) {
-        let placeholder = Stage::Opening { complete: 0, pending: None };
-        let stage = std::mem::replace(&mut self.stage, placeholder);
-        self.stage = match stage {
+        self.stage = match self.take_stage() {
             Stage::Pausing { then, .. } => *then,
             other => other,
         };
     }
 
-    /// Decides where to go on after an error: behind the last complete revision, or
-    /// with a new list where history is gone.
+    /// Decides where to go on after an error: behind the last complete revision, at the page
+    /// that failed, or with a new list where history is gone.
     fn interrupted(&mut self, error: BackendError) -> PageEvent {
         self.interrupted = true;
-        let then = match (&mut self.stage, error.class()) {
+        let then = match (self.take_stage(), error.class()) {
             (_, Class::Relist) => Stage::Listing(Listing::of(self.range.clone())),
-            (Stage::Listing(listing), _) => {
-                let mut again = Listing::of(self.range.clone());
-                again.limit = (listing.limit / 4).max(Listing::LEAST);
-                Stage::Listing(again)
-            }
+            (Stage::Listing(listing), _) => Stage::Listing(listing.with_smaller_pages()),
             (Stage::Opening { complete, .. } | Stage::Following { complete, .. }, _) => {
-                Stage::Opening { complete: *complete, pending: None }
+                Stage::Opening { complete, pending: None }
             }
-            (Stage::Pausing { .. }, _) => return PageEvent::Other(MirrorEvent::Interrupted(error)),
+            (pausing @ Stage::Pausing { .. }, _) => pausing,
         };
         let until = clock::instant() + self.waits.after_failure();
         self.stage = Stage::Pausing { until, then: Box::new(then) };
         PageEvent::Other(MirrorEvent::Interrupted(error))
     }
+
+    /// To be put back, or followed by another.
+    fn take_stage(&mut self) -> Stage {
+        std::mem::replace(&mut self.stage, Stage::Opening { complete: 0, pending: None })
+    }
 }
 
 /// A list in pages, all at the revision of the first.
+///
+/// How large a page will be can only be guessed from the last one. Keys of one folder are
+/// alike, and neighbouring folders need not be: small tallies are followed by tasks with
+/// their payloads. So a page that is larger than the first ends with its folder.
 struct Listing {
+    /// What is left.
     range: KeyRange,
+    /// The end of the folder that the next page is of, if it is of one.
+    folder: Option<Bytes>,
     revision: Option<Revision>,
     limit: usize,
     pending: Pending<RangeAnswer>,
 }
 
 impl Listing {
-    const FIRST: usize = 500;
-    const LEAST: usize = 16;
+    const FIRST: usize = 250;
     const MOST: usize = 10_000;
     /// Pages are sized by the last one so that each comes near this many bytes.
     const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
     fn of(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: Self::FIRST, pending: None }
+        Self { range, folder: None, revision: None, limit: Self::FIRST, pending: None }
+    }
+
+    /// Goes on where it is: what was read is not read again, or a long list over a bad line
+    /// would never come to its end.
+    fn with_smaller_pages(self) -> Self {
+        Self { limit: (self.limit / 4).max(1), pending: None, ..self }
     }
 
     /// Reads the next page.
     async fn page(&mut self, backend: &DynBackend) -> Result<Page, BackendError> {
-        let request = RangeRequest { range: self.range.clone(), revision: self.revision, limit: self.limit };
+        let end = self.folder.clone().unwrap_or_else(|| self.range.end.clone());
+        let range = KeyRange { start: self.range.start.clone(), end };
+        let request = RangeRequest { range, revision: self.revision, limit: self.limit };
         let reading = self.pending.get_or_insert_with(|| {
             let backend = Arc::clone(backend);
             async move { backend.range(request).await }.boxed()
@@ -258,16 +272,37 @@ impl Listing {
     fn take(&mut self, page: RangeAnswer) -> Page {
         let first = self.revision.is_none();
         let revision = *self.revision.get_or_insert(page.revision);
-        let bytes: usize = page.entries.iter().map(|e| e.key.len() + e.value.len() + 64).sum();
-        let read = page.entries.len();
-        let next = page.entries.last().filter(|_| page.more).map(|entry| successor(&entry.key));
-        let last = next.is_none();
-        if let Some(next) = next {
-            self.range.start = next;
-            self.limit = (Self::PAGE_BYTES * read.max(1) / bytes.max(1)).clamp(Self::LEAST, Self::MOST);
-        }
+        let last = match page.entries.last().filter(|_| page.more) {
+            Some(entry) => {
+                self.range.start = successor(&entry.key);
+                self.folder = folder_of(&page.entries).filter(|end| *end < self.range.end);
+                let bytes: usize = page.entries.iter().map(|e| e.key.len() + e.value.len() + 64).sum();
+                let most = if self.folder.is_some() { Self::MOST } else { Self::FIRST };
+                self.limit = (Self::PAGE_BYTES * page.entries.len() / bytes.max(1)).clamp(1, most);
+                false
+            }
+            None => match self.folder.take() {
+                Some(end) => {
+                    self.range.start = end;
+                    self.limit = Self::FIRST;
+                    false
+                }
+                None => true,
+            },
+        };
         Page { first, last, revision, entries: page.entries }
     }
+}
+
+/// The end of the folder that all these entries are in, if they are in one.
+fn folder_of(entries: &[Entry]) -> Option<Bytes> {
+    let folder = |entry: &Entry| {
+        let slash = entry.key.iter().rposition(|byte| *byte == b'/')?;
+        Some(entry.key.slice(..=slash))
+    };
+    let first = entries.first().and_then(folder)?;
+    let is_one = entries.last().and_then(folder).as_ref() == Some(&first);
+    is_one.then(|| KeyRange::prefix(first).end)
 }
 
 /// The first key after `key`.
@@ -276,3 +311,6 @@ fn successor(key: &Bytes) -> Bytes {
     next.push(0);
     next.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub(super) struct Pages<'a> {
 impl<'a> Pages<'a> {
     /// Values come along with their keys, and may have 1 MiB each.
     const LEAST: usize = 16;
-    const MOST: usize = 2_000;
+    const MOST: usize = 500;
     /// Pages are sized by the last one so that each comes near this many bytes.
     const BYTES: usize = 2 * 1024 * 1024;
 

@@ -252,6 +252,7 @@ fn told_again(error: &BackendError) -> BackendError {
         BackendError::NotApplied(text) => BackendError::NotApplied(text.clone()),
         BackendError::Unknown { reason, .. } => BackendError::unknown(reason.clone()),
         BackendError::Compacted(revision) => BackendError::Compacted(*revision),
+        BackendError::OutOfOrder => BackendError::OutOfOrder,
         BackendError::LeaseLost(lease) => BackendError::LeaseLost(*lease),
     }
 }

@@ -11,7 +11,7 @@ pub enum Class {
     NotApplied,
     /// May have been done, may be done still: read back.
     Unknown,
-    /// The revision is gone: list and watch from there.
+    /// Going on from a revision does not help any more: list, and watch from there.
     Relist,
     /// The lease is over: stop writing under it.
     LeaseLost,
@@ -53,6 +53,9 @@ pub enum BackendError {
     /// History before this revision is gone.
     #[error("revisions before {0} are compacted")]
     Compacted(Revision),
+    /// A watch contradicts what it told before: a change may have been skipped.
+    #[error("a watch told revisions out of order")]
+    OutOfOrder,
     /// The lease has ended.
     #[error("lease {:x} has ended", .0.0)]
     LeaseLost(LeaseId),
@@ -65,7 +68,7 @@ impl BackendError {
             Self::Invalid(_) => Class::Invalid,
             Self::NotApplied(_) => Class::NotApplied,
             Self::Unknown { .. } => Class::Unknown,
-            Self::Compacted(_) => Class::Relist,
+            Self::Compacted(_) | Self::OutOfOrder => Class::Relist,
             Self::LeaseLost(_) => Class::LeaseLost,
         }
     }

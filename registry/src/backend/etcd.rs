@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! * Every call answers within [`EtcdConfig::request_timeout`], once per member that
-//!   refuses the connection.
+//!   refuses the connection, and once more for each part of a range that is too large.
 //! * A watch delivers whole revisions only, and is cut off from a member without a
 //!   leader instead of hanging there.
 //!
@@ -28,10 +28,11 @@ mod wire;
 use std::fmt;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, KvClient, WatchClient};
+use etcd_client::{GetOptions, GetResponse, KvClient, WatchClient};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
+use self::errors::Failure;
 use self::leases::Leases;
 use self::pool::Pool;
 use super::{
@@ -92,8 +93,11 @@ impl fmt::Debug for EtcdConfig {
     }
 }
 
-/// Answers of any size a member may send: one catch-up message has held 100 000 events.
-const DECODE_LIMIT: usize = 256 * 1024 * 1024;
+/// Watch messages of any size a member may send: one catch-up message has held 100 000 events.
+const WATCH_LIMIT: usize = 256 * 1024 * 1024;
+/// The largest answer to a request that is taken into memory. A range that has a limit is
+/// answered in part before it is larger.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
 /// A registry in etcd.
 pub struct EtcdBackend {
@@ -114,9 +118,9 @@ impl EtcdBackend {
             check_endpoint(url).map_err(|problem| BackendError::Invalid(format!("{url} {problem}")))?;
         }
         Ok(Self {
-            requests: Pool::new(&config, |client| client.kv_client().max_decoding_message_size(DECODE_LIMIT)),
+            requests: Pool::new(&config, |client| client.kv_client().max_decoding_message_size(ANSWER_LIMIT)),
             watches: Pool::new(&config, |client| {
-                client.watch_client().max_decoding_message_size(DECODE_LIMIT)
+                client.watch_client().max_decoding_message_size(WATCH_LIMIT)
             }),
             leases: Leases::new(&config),
             config,
@@ -130,11 +134,24 @@ impl EtcdBackend {
         Ok(())
     }
 
-    async fn get(&self, request: RangeRequest) -> Result<RangeAnswer, BackendError> {
+    /// A range, or as much of it as may be in memory at once.
+    async fn get(&self, mut request: RangeRequest) -> Result<RangeAnswer, BackendError> {
         rules::check_range(&request.range)?;
-        let revision = request.revision.unwrap_or(0).max(0);
+        loop {
+            match self.get_at_once(&request).await {
+                Ok(answer) => return wire::range_answer(answer.0),
+                // Not to 0: that would be all.
+                Err(failure) if failure.is_too_large() && request.limit > 1 => {
+                    request.limit = (request.limit / 4).max(1);
+                }
+                Err(failure) => return Err(failure.at_revision(request.revision.unwrap_or(0).max(0))),
+            }
+        }
+    }
+
+    async fn get_at_once(&self, request: &RangeRequest) -> Result<GetResponse, Failure> {
         let mut options = GetOptions::new()
-            .with_revision(revision)
+            .with_revision(request.revision.unwrap_or(0).max(0))
             .with_limit(i64::try_from(request.limit).unwrap_or(i64::MAX));
         if !request.range.end.is_empty() {
             options = options.with_range(request.range.end.to_vec());
@@ -143,8 +160,7 @@ impl EtcdBackend {
             let (key, options) = (request.range.start.to_vec(), options.clone());
             async move { kv.get(key, Some(options)).await }
         };
-        let answer = self.requests.call(call).await.map_err(|failure| failure.at_revision(revision))?;
-        wire::range_answer(answer.0)
+        self.requests.call(call).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnAnswer, BackendError> {

@@ -111,7 +111,8 @@ impl Pieces {
     ///
     /// # Errors
     /// The first that the registry answers; what was removed until then stays removed, and
-    /// the piece that was being read is due again.
+    /// the piece that was being read is due again. The next pass goes on behind it: one that cannot
+    /// be read holds up no other.
     pub(super) async fn pass(
         &mut self,
         backend: &DynBackend,
@@ -122,6 +123,7 @@ impl Pieces {
         for _ in 0..READS {
             let Some(due) = self.due(now.wall) else { break };
             let request = RangeRequest { range: due.clone(), revision: None, limit: PAGE };
+            self.at = due.end.clone();
             let page = backend.range(request).await?;
             self.ages.seen(page.revision, clock::instant());
             let expired = Expired { wall: now.wall, settled: self.ages.settled(now.instant) };

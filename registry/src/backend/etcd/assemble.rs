@@ -48,7 +48,9 @@ impl Assembler {
         if whole.first().is_some_and(|change| change.revision() <= self.complete)
             || !whole.is_sorted_by_key(Change::revision)
         {
-            return Err(BackendError::unknown("a watch told revisions out of order"));
+            // What was told as complete may not have been, so that going on from there would skip
+            // it: only a list shows what holds.
+            return Err(BackendError::OutOfOrder);
         }
         if !fragment {
             return Ok(self.tell(last, whole));
@@ -79,6 +81,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::backend::Class;
 
     fn message(header: Revision, fragment: bool, revisions: &[Revision]) -> Message {
         let change = |revision: &Revision| Change::Delete { key: Bytes::from("k"), revision: *revision };
@@ -117,8 +120,10 @@ mod tests {
 
     #[test]
     fn what_contradicts_the_order_ends_the_watch() {
-        assert!(Assembler::new(5).push(message(9, false, &[4])).is_err());
-        assert!(Assembler::new(5).push(message(9, false, &[6, 5])).is_err());
+        for order in [&[4][..], &[6, 5]] {
+            let error = Assembler::new(5).push(message(9, false, order)).unwrap_err();
+            assert_eq!(error.class(), Class::Relist, "what is complete is not known any more");
+        }
         let mut assembler = Assembler::new(5);
         assert!(assembler.push(message(9, true, &[6])).unwrap().is_some_and(|told| told.complete == 5));
         assert!(assembler.push(message(9, false, &[])).is_err());

@@ -115,6 +115,11 @@ impl Failure {
         false
     }
 
+    /// Whether the answer is larger than what is taken into memory: any member's would be.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.message().is_some_and(|message| message.contains("decoded message length too large"))
+    }
+
     /// Whether another member may do better: this one is gone, slow or alone.
     pub(super) fn is_the_members(&self) -> bool {
         match self.message() {
@@ -122,7 +127,7 @@ impl Failure {
                 THE_MEMBERS.iter().any(|of_member| message.starts_with(of_member))
             }
             // The transport's words, or none at all.
-            _ => self.class() == Class::Unknown,
+            _ => !self.is_too_large() && self.class() == Class::Unknown,
         }
     }
 

@@ -69,32 +69,38 @@ impl Leases {
             Some(keeper) => keeper,
             None => self.open(lease).await.map_err(|failure| failure.of_lease(lease))?,
         };
+        let asking = self.pool.until_answered(keeper.generation);
         let renewal = async {
             keeper.requests.keep_alive().await?;
             keeper.answers.message().await
         };
         let failure = match timeout(self.pool.request_timeout(), renewal).await {
-            Ok(Ok(Some(answer))) if answer.ttl() > 0 => {
+            Ok(Ok(Some(answer))) => {
+                asking.answered();
+                if answer.ttl() <= 0 {
+                    return Err(BackendError::LeaseLost(lease));
+                }
                 let (ttl, now) = (seconds(answer.ttl()), clock::instant());
                 keeper.ends = now + ttl;
                 self.rest(lease, keeper, now);
                 return Ok(ttl);
             }
-            Ok(Ok(Some(_))) => return Err(BackendError::LeaseLost(lease)),
             Ok(Ok(None)) => Failure::from(etcd_client::Error::Internal("the stream has ended".to_owned())),
             Ok(Err(error)) => Failure::from(error),
             Err(_) => Failure::TimedOut(self.pool.request_timeout()),
         };
-        if failure.is_the_members() {
-            self.pool.leave(keeper.generation);
+        if !failure.is_the_members() {
+            asking.answered();
         }
         Err(failure.of_lease(lease))
     }
 
     async fn open(&self, lease: LeaseId) -> Result<Keeper, Failure> {
-        let generation = self.pool.lend().await?.generation();
+        let asking = self.pool.until_answered(self.pool.lend().await?.generation());
         let call = |mut client: LeaseClient| async move { client.keep_alive(lease.0).await };
-        let (requests, answers) = self.pool.call(call).await?;
+        let opened = self.pool.call_and_tell(call).await;
+        asking.answered(); // the pool has left what failed
+        let ((requests, answers), generation) = opened?;
         Ok(Keeper { requests, answers, generation, ends: clock::instant() })
     }
 }

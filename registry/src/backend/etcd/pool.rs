@@ -75,6 +75,15 @@ impl<T: Clone> Pool<T> {
         F: Fn(T) -> Fut,
         Fut: Future<Output = Result<R, Error>>,
     {
+        Ok(self.call_and_tell(request).await?.0)
+    }
+
+    /// As [`Pool::call`]; tells the generation of the connection that answered.
+    pub(super) async fn call_and_tell<R, F, Fut>(&self, request: F) -> Result<(R, u64), Failure>
+    where
+        F: Fn(T) -> Fut,
+        Fut: Future<Output = Result<R, Error>>,
+    {
         let mut tries_left = self.endpoints.len();
         loop {
             tries_left -= 1;
@@ -85,7 +94,7 @@ impl<T: Clone> Pool<T> {
         }
     }
 
-    async fn once<R, F, Fut>(&self, request: &F) -> Result<R, Failure>
+    async fn once<R, F, Fut>(&self, request: &F) -> Result<(R, u64), Failure>
     where
         F: Fn(T) -> Fut,
         Fut: Future<Output = Result<R, Error>>,
@@ -93,7 +102,7 @@ impl<T: Clone> Pool<T> {
         let lent = self.lend().await?;
         let result = timeout(self.request_timeout, request(lent.client)).await;
         let failure = match result {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => return Ok((answer, lent.generation)),
             Ok(Err(error)) => Failure::from(error),
             Err(_) => Failure::TimedOut(self.request_timeout),
         };
@@ -148,6 +157,11 @@ impl<T: Clone> Pool<T> {
         }
     }
 
+    /// Leaves the connection when it is dropped, unless it is told that there was an answer.
+    pub(super) fn until_answered(&self, generation: u64) -> Unanswered<'_, T> {
+        Unanswered { pool: self, generation, answered: false }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,5 +174,27 @@ impl<T: Clone> Pool<T> {
 impl<T> Lent<T> {
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+}
+
+/// A request whose caller may give it up earlier than the pool would: what does not answer him
+/// in time is left too.
+pub(super) struct Unanswered<'a, T: Clone> {
+    pool: &'a Pool<T>,
+    generation: u64,
+    answered: bool,
+}
+
+impl<T: Clone> Unanswered<'_, T> {
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl<T: Clone> Drop for Unanswered<'_, T> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.pool.leave(self.generation);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::backend::hooked::Hooked;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, Op, PutLease, Txn};
 use crate::id::{DefinitionId, ResultSlot, TaskId};
@@ -96,6 +97,24 @@ async fn records_go_when_their_time_is_over_and_not_before() {
     assert_eq!((scene.pass_after(150).await, scene.left().await), (0, 81), "nobody saw how old it is");
     assert_eq!((scene.pass_after(120).await, scene.left().await), (1, 80));
     assert_eq!((scene.pass_after(1000).await, scene.left().await), (80, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_that_cannot_be_read_holds_up_no_other() {
+    let mut scene = Scene::new();
+    for bits in 1..=120 {
+        scene.ends(bits, 130).await;
+    }
+    scene.pass_after(30).await;
+    let first = scene.space.all_outcomes_range().start;
+    let hooked = Hooked::of(scene.store.as_ref().clone(), move |request| request.range.start != first);
+    let backend: DynBackend = Arc::new(hooked);
+    scene.wait(200).await;
+    let now = Now { instant: clock::instant(), wall: scene.now };
+    scene.pieces.pass(&backend, &scene.space, &now).await.unwrap_err();
+    let passed = scene.pieces.pass(&backend, &scene.space, &now).await;
+    assert!(passed.is_err() && scene.left().await == 50, "all but the first of three pages are removed");
+    assert_eq!(scene.pass().await.removed, 50, "its turn comes again");
 }
 
 #[tokio::test(start_paused = true)]
