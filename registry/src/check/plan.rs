@@ -35,7 +35,7 @@ pub fn plan(view: &View, assumed: &Assumed, plan: &Plan, now: &Now) -> Vec<Viola
         }
         if matches!(step, Step::Replay { .. } | Step::Purge { .. }) {
             let wish = definition.request(task).map(|request| request.ask);
-            let expired = definition.parked(task).is_some_and(|parked| parked.expires <= now.wall);
+            let expired = definition.parked(task).is_some_and(|parked| parked.expires <= now.instant);
             let rightly = match step {
                 Step::Replay { .. } => wish == Some(Ask::Replay),
                 _ => wish == Some(Ask::Purge) || (wish.is_none() && expired),

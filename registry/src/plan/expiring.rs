@@ -1,7 +1,7 @@
 //! What has waited, or was kept, for longer than it may.
 
 use super::{Assumed, MAX_STEPS, Plan, Step};
-use crate::clock::Now;
+use crate::clock::Instant;
 use crate::id::DefinitionId;
 use crate::view::Definition;
 
@@ -16,10 +16,10 @@ pub(super) fn plan(
     id: &DefinitionId,
     definition: &Definition,
     assumed: &Assumed,
-    now: &Now,
+    now: Instant,
 ) {
     plan.wake_at(definition.next_expiry(now));
-    let waiting = definition.expired(now.instant).filter_map(|task| {
+    let waiting = definition.expired(now).filter_map(|task| {
         let known = definition.task(task)?;
         Some(Step::Expire { task, seen: known.task_revision(), tally: known.tally_revision() })
     });

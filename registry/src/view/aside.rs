@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::backend::{Entry, Revision};
-use crate::clock::WallMillis;
+use crate::clock::{Instant, Now};
 use crate::id::{DefinitionId, TaskId};
 use crate::key::Key;
 use crate::record::{Ask, DecodeError, ParkedRecord, Record, RequestRecord, Ties};
+use crate::spec::Retention;
 
 /// A standing request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,9 @@ pub struct Parked {
     pub revision: Revision,
     /// What it is tied to.
     pub ties: Ties,
-    /// It may be removed after this.
-    pub expires: WallMillis,
+    /// It may be removed after this: as its writer says, but not before it was there for
+    /// [`Retention::FLOOR`] by our clock, since the writer's may be wrong.
+    pub expires: Instant,
 }
 
 /// What lies beside the queue of one definition.
@@ -35,7 +37,7 @@ pub(super) struct Aside {
     /// `None` for one that cannot be read: it is counted, and left alone.
     parked: HashMap<TaskId, Option<Parked>>,
     /// Parked tasks by the time they may be removed.
-    expiry: BTreeSet<(WallMillis, TaskId)>,
+    expiry: BTreeSet<(Instant, TaskId)>,
 }
 
 impl Aside {
@@ -56,12 +58,12 @@ impl Aside {
     }
 
     /// Parked tasks that are past their time.
-    pub(super) fn expired(&self, now: WallMillis) -> impl Iterator<Item = TaskId> {
+    pub(super) fn expired(&self, now: Instant) -> impl Iterator<Item = TaskId> {
         self.expiry.iter().take_while(move |(at, _)| *at <= now).map(|(_, task)| *task)
     }
 
     /// When the next parked task may be removed that may not be yet.
-    pub(super) fn next_expiry(&self, now: WallMillis) -> Option<WallMillis> {
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
         let after = (now, TaskId::from_bits(u128::MAX));
         self.expiry.range(after..).next().map(|(at, _)| *at)
     }
@@ -80,12 +82,17 @@ impl Aside {
         self.requests.remove(&task);
     }
 
-    pub(super) fn put_parked(&mut self, task: TaskId, entry: &Entry) -> Result<(), DecodeError> {
+    pub(super) fn put_parked(&mut self, task: TaskId, entry: &Entry, now: &Now) -> Result<(), DecodeError> {
+        let revision = entry.mod_revision;
+        if self.parked(task).is_some_and(|known| known.revision == revision) {
+            return Ok(()); // listed again
+        }
         self.remove_parked(task);
         self.parked.insert(task, None);
         let record = ParkedRecord::decode(&entry.value)?;
-        let (ties, expires) = (record.ties(), record.expires());
-        self.parked.insert(task, Some(Parked { revision: entry.mod_revision, ties, expires }));
+        let (ties, expires) = (record.ties(), now.instant_of(record.expires()));
+        let expires = expires.max(now.instant + Retention::FLOOR);
+        self.parked.insert(task, Some(Parked { revision, ties, expires }));
         self.expiry.insert((expires, task));
         Ok(())
     }

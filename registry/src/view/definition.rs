@@ -11,7 +11,6 @@ use super::aside::{Aside, Parked, Request};
 use super::lanes::Lanes;
 use super::task::{QueueKey, Task};
 use crate::backend::Revision;
-use crate::clock::Now;
 use crate::id::{DefinitionId, TaskId, WorkerId};
 use crate::key::Key;
 use crate::record::{Isolation, PolicyRecord, WorkerRecord};
@@ -35,6 +34,17 @@ struct Held {
     alone: usize,
 }
 
+/// Where a waiting task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nowhere yet: it is not due.
+    Later,
+    /// In its lane.
+    Lane,
+    /// Nowhere any more: it was due, and has expired.
+    Out,
+}
+
 /// One definition.
 #[derive(Debug, Default)]
 pub struct Definition {
@@ -46,6 +56,8 @@ pub struct Definition {
     /// Those of them that were due at `passed`.
     lanes: Lanes,
     passed: Option<Instant>,
+    /// How many of the tasks that were due at `passed` had expired by then: in no lane.
+    out: usize,
     workers: BTreeMap<WorkerId, WorkerView>,
     held: BTreeMap<WorkerId, Held>,
     /// Assignments by the time they are taken back.
@@ -94,12 +106,17 @@ impl Definition {
         self.last_given
     }
 
-    /// How many tasks are waiting and due.
+    /// How many tasks are waiting and due, without those that have expired.
     pub fn due_count(&self) -> usize {
         self.lanes.due()
     }
 
-    /// How many tasks are waiting, due or not.
+    /// How many tasks wait for their time.
+    pub fn delayed_count(&self) -> usize {
+        self.queue.len() - self.lanes.due() - self.out
+    }
+
+    /// How many tasks are waiting, due or not, expired or not.
     pub fn waiting_count(&self) -> usize {
         self.queue.len()
     }
@@ -191,16 +208,15 @@ impl Definition {
     }
 
     /// Parked tasks that are past their retention.
-    pub fn expired_parked(&self, now: &Now) -> impl Iterator<Item = TaskId> {
-        self.aside.expired(now.wall)
+    pub fn expired_parked(&self, now: Instant) -> impl Iterator<Item = TaskId> {
+        self.aside.expired(now)
     }
 
     /// The first moment after `now` at which a waiting or a parked task expires.
-    pub fn next_expiry(&self, now: &Now) -> Option<Instant> {
-        let after = (now.instant, TaskId::from_bits(u128::MAX));
+    pub fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let after = (now, TaskId::from_bits(u128::MAX));
         let waiting = self.expiring.range(after..).next().map(|(at, _)| *at);
-        let parked = self.aside.next_expiry(now.wall).map(|at| now.instant_of(at));
-        waiting.into_iter().chain(parked).min()
+        waiting.into_iter().chain(self.aside.next_expiry(now)).min()
     }
 
     /// The slots of all living workers, whether they take tasks or not.
@@ -243,8 +259,10 @@ impl Definition {
         let lane = task.lane();
         if let Some(key) = task.queued.take() {
             self.queue.remove(&key);
-            if self.passed >= Some(key.due) {
-                self.lanes.remove(&lane, task.class(), &task.rank(key));
+            match self.place(task, key) {
+                Place::Later => {}
+                Place::Lane => self.lanes.remove(&lane, task.class(), &task.rank(key)),
+                Place::Out => self.out -= 1,
             }
         }
         if let Some(at) = task.expires_waiting() {
@@ -272,8 +290,10 @@ impl Definition {
         task.queued = task.queue_key(id);
         if let Some(key) = task.queued {
             self.queue.insert(key);
-            if self.passed >= Some(key.due) {
-                self.lanes.add(&lane, task.class(), task.rank(key));
+            match self.place(task, key) {
+                Place::Later => {}
+                Place::Lane => self.lanes.add(&lane, task.class(), task.rank(key)),
+                Place::Out => self.out += 1,
             }
         }
         self.expiring.extend(task.expires_waiting().map(|at| (at, id)));
@@ -289,12 +309,36 @@ impl Definition {
         }
     }
 
-    /// Moves what has become due into its lane.
+    /// Where a waiting task stands as of `passed`.
+    fn place(&self, task: &Task, key: QueueKey) -> Place {
+        match self.passed {
+            Some(passed) if passed >= key.due && task.has_expired(passed) => Place::Out,
+            Some(passed) if passed >= key.due => Place::Lane,
+            _ => Place::Later,
+        }
+    }
+
+    /// Moves what has become due into its lane, and what has expired out of it: a plan must not
+    /// pass over a million of those again and again.
     pub(super) fn pass(&mut self, now: Instant) {
         if self.passed >= Some(now) {
             return;
         }
-        let last = QueueKey { due: now, revision: Revision::MAX, id: TaskId::from_bits(u128::MAX) };
+        let last_id = TaskId::from_bits(u128::MAX);
+        let since = |at: Option<(Instant, TaskId)>| at.map_or(Bound::Unbounded, Bound::Excluded);
+        let first = since(self.passed.map(|passed| (passed, last_id)));
+        let expired: Vec<TaskId> =
+            self.expiring.range((first, Bound::Included((now, last_id)))).map(|(_, id)| *id).collect();
+        for id in expired {
+            let Some(task) = self.tasks.get(&id) else { continue };
+            if let Some(key) = task.queued.filter(|key| self.place(task, *key) == Place::Lane) {
+                let lane = task.lane();
+                self.lanes.remove(&lane, task.class(), &task.rank(key));
+                self.lanes.settle(&lane);
+                self.out += 1;
+            }
+        }
+        let last = QueueKey { due: now, revision: Revision::MAX, id: last_id };
         let due: Vec<QueueKey> = match self.passed {
             None => self.queue.range(..=last).copied().collect(),
             Some(passed) => {
@@ -305,6 +349,10 @@ impl Definition {
         self.passed = Some(now);
         for key in due {
             let Some(task) = self.tasks.get(&key.id) else { continue };
+            if self.place(task, key) == Place::Out {
+                self.out += 1;
+                continue;
+            }
             let lane = task.lane();
             self.lanes.add(&lane, task.class(), task.rank(key));
             self.lanes.settle(&lane);

@@ -133,6 +133,68 @@ fn a_delay_seen_live_counts_from_now_and_one_listed_goes_by_the_writer() {
     assert_eq!(due(&listed), Duration::from_secs(3610));
 }
 
+/// A task that was published now, and may wait for so many seconds.
+fn waits_at_most(secs: u64, id: u128, now: &clock::Now) -> Entry {
+    let ttl = Delay { millis: secs * 1000, due_by_writer: now.wall.plus(Duration::from_secs(secs)) };
+    let options = crate::record::TaskOptions { ttl: Some(ttl), ..Default::default() };
+    let record = TaskRecord { options, ..task_record(None) };
+    entry(&Key::Task(def(), TaskId::from_bits(id)), record.encode(), 5)
+}
+
+#[test]
+fn what_has_expired_is_in_no_lane_and_makes_no_demand() {
+    let now = clock::now();
+    let mut view = View::new(Keyspace::default());
+    let delay = Delay { millis: 8_000, due_by_writer: now.wall.plus(Duration::from_secs(8)) };
+    let later = entry(&Key::Task(def(), TaskId::from_bits(4)), task_record(Some(delay)).encode(), 5);
+    let tasks = vec![
+        waits_at_most(5, 1, &now),
+        waits_at_most(50, 2, &now),
+        entry(&Key::Task(def(), TaskId::from_bits(3)), task_record(None).encode(), 5),
+        later,
+    ];
+    view.apply(&Changes { complete: 5, changes: tasks.into_iter().map(Change::Put).collect() }, &now);
+    let look = |view: &mut View, secs| {
+        let at = Duration::from_secs(secs);
+        view.pass(&clock::Now { instant: now.instant + at, wall: now.wall.plus(at) });
+        let d = &view.definitions()[&def()];
+        let in_lanes: usize = d.lanes().ring().map(|(_, _, lane)| lane.due()).sum();
+        assert_eq!(in_lanes, d.due_count());
+        (d.due_count(), d.delayed_count(), d.waiting_count())
+    };
+    assert_eq!(look(&mut view, 1), (3, 1, 4));
+    assert_eq!(look(&mut view, 5), (2, 1, 4), "the first has waited for too long");
+    assert_eq!(look(&mut view, 60), (2, 0, 4), "and so has the second, and the last is due");
+    let gone = |id: u128| Key::Task(def(), TaskId::from_bits(id));
+    let delete = |id| Change::Delete { key: Keyspace::default().path(&gone(id)), revision: 6 };
+    let at = clock::Now { instant: now.instant + Duration::from_secs(60), ..now };
+    view.apply(&Changes { complete: 6, changes: vec![delete(1), delete(3)] }, &at);
+    assert_eq!(look(&mut view, 61), (1, 0, 2));
+}
+
+/// Its writer's clock may be an hour behind: nobody would ever have seen it.
+#[test]
+fn a_parked_task_is_kept_for_a_while_whatever_its_writers_clock_says() {
+    use crate::record::ParkedRecord;
+    let now = clock::now();
+    let parked = ParkedRecord {
+        parked: clock::WallMillis(0),
+        expires: Some(clock::WallMillis(1)),
+        tally: Tally::default(),
+        task: task_record(None),
+    };
+    let key = Key::Parked(def(), TaskId::from_bits(7));
+    let entry = entry(&key, parked.encode(), 5);
+    let mut view = View::new(Keyspace::default());
+    view.replace(5, std::slice::from_ref(&entry), &now);
+    let at = |after| clock::Now { instant: now.instant + after, wall: now.wall.plus(after) };
+    let expired = |view: &View, after| view.definitions()[&def()].expired_parked(now.instant + after).count();
+    let floor = crate::spec::Retention::FLOOR;
+    assert_eq!(expired(&view, floor - Duration::from_secs(1)), 0);
+    view.replace(6, &[entry], &at(floor - Duration::from_secs(1)));
+    assert_eq!(expired(&view, floor), 1, "listing it again does not prolong it");
+}
+
 #[test]
 fn foreign_and_newer_values_are_counted_and_never_planned() {
     let now = clock::now();

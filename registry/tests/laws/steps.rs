@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bellows_registry::key::Key;
 use bellows_registry::spec::Mode;
-use bellows_registry::view::View;
+use bellows_registry::view::{Task, View};
 
 use crate::leader::Sim;
 
@@ -75,6 +75,22 @@ impl Sim {
         fresh.replace(self.table.revision, &self.table.list(), &self.table.now);
         self.view.pass(&self.table.now);
         assert_eq!(self.facts(&self.view), self.facts(&fresh), "the fold went astray");
+        self.count_what_is_due();
+    }
+
+    /// What is in the lanes is what is due and has not expired, however often both changed.
+    fn count_what_is_due(&self) {
+        let now = self.table.now.instant;
+        for d in self.view.definitions().values() {
+            let waits = |task: &&Task| task.exists() && task.assignment().is_none() && task.is_readable();
+            let (mut due, mut later) = (0, 0);
+            for task in d.tasks().map(|(_, task)| task).filter(waits) {
+                let is_due = task.due().is_some_and(|at| at <= now);
+                due += usize::from(is_due && !task.has_expired(now));
+                later += usize::from(!is_due);
+            }
+            assert_eq!((d.due_count(), d.delayed_count()), (due, later), "the lanes went astray");
+        }
     }
 
     fn facts(&self, view: &View) -> Vec<String> {

@@ -40,7 +40,7 @@ impl Definition {
                 self.policy = Some(record);
             }
             Key::Open(_) => self.open = true,
-            Key::Parked(_, id) => self.aside.put_parked(*id, entry)?,
+            Key::Parked(_, id) => self.aside.put_parked(*id, entry, at.now)?,
             Key::Request(_, id) => self.aside.put_request(*id, entry)?,
             Key::Worker(_, worker) => {
                 let (record, read) = told_apart(WorkerRecord::decode(&entry.value));
