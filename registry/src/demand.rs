@@ -9,6 +9,7 @@ use crate::backend::Revision;
 use crate::id::DefinitionId;
 use crate::plan::{self, Assumed, Plan, Waiting};
 use crate::record::{PolicyState, WorkerState};
+use crate::session::Trust;
 use crate::view::{Definition, View};
 
 /// The work of all definitions, as the leading assigner sees it.
@@ -16,14 +17,25 @@ use crate::view::{Definition, View};
 pub struct DemandReport {
     /// Whether this process leads. If not, nothing else here means anything.
     pub leading: bool,
-    /// Whether the view is known to be current. If not, decide nothing from it (law 19).
+    /// Whether the view was known to be current when this was told. Ask
+    /// [`DemandReport::is_fresh`] before anything is decided from it (law 19).
     pub fresh: bool,
+    /// For how long the leader's lease is to be trusted.
+    pub trust: Trust,
     /// The view's revision.
     pub revision: Revision,
     /// By definition.
     pub definitions: BTreeMap<DefinitionId, Demand>,
     /// Values in the registry that could not be read.
     pub unreadable: usize,
+}
+
+impl DemandReport {
+    /// Whether anything may be decided from it at `now`: not any more if the process was stopped
+    /// for so long that another one leads.
+    pub fn is_fresh(&self, now: Instant) -> bool {
+        self.leading && self.fresh && self.trust.holds(now)
+    }
 }
 
 /// The work of one definition.
@@ -79,7 +91,7 @@ impl Demand {
             due,
             startable,
             wanted: assigned_slots + startable_slots,
-            delayed: definition.waiting_count() - definition.due_count(),
+            delayed: definition.delayed_count(),
             assigned: definition.assigned_count() + given.tasks,
             assigned_slots,
             parked: definition.parked_count(),

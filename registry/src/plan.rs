@@ -171,6 +171,11 @@ impl Step {
 }
 
 impl Step {
+    /// Whether it needs a record that the view does not keep, so that it is read first.
+    pub fn needs_record(&self) -> bool {
+        matches!(self, Self::LostForGood { .. } | Self::Replay { .. })
+    }
+
     /// The lane whose turn the step spends, if it does: to be told to the view with
     /// [`View::gave`] when it is sent, and with [`View::refused`] if it is refused.
     pub fn turn_of(&self) -> Option<&LaneKey> {
@@ -249,7 +254,7 @@ pub fn assign(view: &View, assumed: &Assumed, now: &Now) -> Plan {
         lost(&mut plan, id, definition, assumed);
         take_back(&mut plan, id, definition, assumed, now.instant);
         asked::plan(&mut plan, id, definition, assumed, now.instant);
-        expiring::plan(&mut plan, id, definition, assumed, now);
+        expiring::plan(&mut plan, id, definition, assumed, now.instant);
         plan.wake_at(definition.next_due(now.instant));
         plan.wake_at(definition.next_overdue().filter(|at| *at > now.instant));
     }

@@ -57,6 +57,29 @@ impl Shared {
     }
 }
 
+/// Until when a lease is to be trusted, as its keeper renews it. By default never.
+#[derive(Debug, Clone, Default)]
+pub struct Trust(Option<Arc<Shared>>);
+
+impl Trust {
+    /// Whether the lease is to be trusted at `now`.
+    pub fn holds(&self, now: Instant) -> bool {
+        self.0.as_ref().is_some_and(|shared| now < shared.times().trusted_until)
+    }
+}
+
+/// Those of one session are equal, whenever it was renewed.
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+}
+
+impl Eq for Trust {}
+
 /// How long before the lease's end trust in it ends.
 fn margin(ttl: Duration) -> Duration {
     (ttl / 10).min(Duration::from_secs(1))
@@ -102,7 +125,13 @@ impl Session {
 
     /// Whether the lease is to be trusted now.
     pub fn is_healthy(&self) -> bool {
-        !self.lost.is_cancelled() && clock::instant() < self.shared.times().trusted_until
+        !self.lost.is_cancelled() && self.trust().holds(clock::instant())
+    }
+
+    /// For how long it is to be trusted, for those who act on what its holder found out. After a
+    /// pause of the whole process they may run before the keeper does.
+    pub fn trust(&self) -> Trust {
+        Trust(Some(Arc::clone(&self.shared)))
     }
 
     /// Ends the lease: its keys go at once.
@@ -135,7 +164,8 @@ async fn keep(backend: DynBackend, lease: LeaseId, shared: Arc<Shared>, lost: Ca
             next = now + every / 4;
             continue;
         }
-        match timeout_at(times.trusted_until, backend.keep_alive(lease)).await {
+        // Not for all the time that is left: another member may answer.
+        match timeout_at(times.trusted_until.min(now + every), backend.keep_alive(lease)).await {
             Ok(Ok(ttl)) => {
                 shared.trust(now + ttl - margin(ttl));
                 next = now + every;
@@ -148,7 +178,7 @@ async fn keep(backend: DynBackend, lease: LeaseId, shared: Arc<Shared>, lost: Ca
                 tracing::debug!(lease = lease.0, %error, "a renewal failed");
                 next = now + every / 4;
             }
-            Err(_) => {} // the top of the loop says it
+            Err(_) => next = clock::instant(), // the top of the loop says whether it is too late
         }
     }
     lost.cancel();

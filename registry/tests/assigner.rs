@@ -58,6 +58,22 @@ async fn a_dead_workers_tasks_run_elsewhere_within_its_ttl_and_a_second() {
     assert_eq!(history.settled().len(), 8);
 }
 
+/// Law 19. After a pause of the whole process, whoever reads the report may run before the
+/// keeper of the lease, and another process may lead by then.
+#[tokio::test(start_paused = true)]
+async fn a_report_is_not_fresh_once_the_leaders_lease_may_be_over() {
+    let mut world = World::new(3).await;
+    let (stop, mut demand) = world.assigner("a");
+    let report = demand.wait_for(|report| report.fresh).await.unwrap().clone();
+    let after = |millis| clock::instant() + Duration::from_millis(millis);
+    assert!(report.is_fresh(clock::instant()) && !report.is_fresh(after(5_000)));
+    sleep(Duration::from_secs(60)).await;
+    assert!(report.is_fresh(clock::instant()), "the lease was renewed");
+    stop.cancel();
+    let left = demand.wait_for(|report| !report.leading).await.unwrap().clone();
+    assert!(!left.is_fresh(clock::instant()));
+}
+
 /// Law 5. The write that gives a task away is answered with a timeout and applied only
 /// later. An assigner that plans again in the same term gives the task to two workers.
 #[tokio::test(start_paused = true)]

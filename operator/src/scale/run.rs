@@ -142,7 +142,7 @@ impl Scaler {
         for pair in pairs {
             let memory = memories.entry(pair.id.clone()).or_default();
             let demand = report.definitions.get(&pair.id).cloned().unwrap_or_default();
-            let view = View { leading: report.leading, fresh: report.leading && report.fresh };
+            let view = View { leading: report.leading, fresh: report.is_fresh(now) };
             let at = self.one(&pair, &demand, view, memory, writes, now);
             wake = [wake, at].into_iter().flatten().min();
         }
@@ -206,7 +206,9 @@ impl Scaler {
                 }
                 scaled.end(memories.get_mut(&scaled.id), &self.events);
             }
-            None => {}
+            // It panicked, and whose it was is not known: all begin anew, or that one would wait
+            // for its answer for ever.
+            None => memories.clear(),
         }
     }
 

@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::send::{self, Answered, Fate};
+use super::send::{self, Answered, Became, Fate};
 use super::{Assigner, Left};
 use crate::backend::Revision;
 use crate::clock::{self, Now};
@@ -54,6 +54,8 @@ pub(super) struct Lead<'a> {
     view: View,
     assumed: Assumed,
     in_flight: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// One of them reads records first. Never two: the other is for what can be sent at once.
+    fetching: bool,
     plan: Plan,
     fresh: bool,
     /// Whether a list newer than the first term was seen.
@@ -76,6 +78,7 @@ impl<'a> Lead<'a> {
             view: View::new(assigner.space.clone()),
             assumed: Assumed::default(),
             in_flight: FuturesUnordered::new(),
+            fetching: false,
             plan: Plan::default(),
             fresh: false,
             caught_up: false,
@@ -225,8 +228,9 @@ impl<'a> Lead<'a> {
             fence,
             now,
         };
-        let requests = maker.requests(&self.plan, IN_FLIGHT - self.in_flight.len());
+        let requests = maker.requests(&self.plan, IN_FLIGHT - self.in_flight.len(), !self.fetching);
         for request in requests {
+            self.fetching |= request.fetches();
             for (def, step) in request.steps() {
                 self.assumed.sent(def, step);
                 if let Some(lane) = step.turn_of() {
@@ -247,6 +251,7 @@ impl<'a> Lead<'a> {
     }
 
     fn answered(&mut self, answered: Answered) {
+        self.fetching &= !answered.fetched;
         if self.stage == Stage::Raising {
             return; // the next list says more than any answer of the old term
         }
@@ -262,18 +267,25 @@ impl<'a> Lead<'a> {
             }
             // Ours no longer, unless an unanswered raise of ours was applied: find out.
             Fate::Fenced => self.stage = Stage::Raising,
-            Fate::Answered { revision, applied } => {
-                for ((def, step), applied) in answered.steps.iter().zip(applied) {
-                    if applied {
-                        self.assumed.applied(def, step.task(), revision, now.instant);
-                    } else {
-                        // If the view has passed the refusal already, it does not explain
-                        // it: then only time helps, and at once would never end.
-                        let explained = !plan::has_passed(&self.view, revision);
-                        self.unexplained += u32::from(!explained);
-                        let until = if explained { revision } else { Revision::MAX };
-                        let retry = now.instant + send::RETRY_REFUSED;
-                        self.refused(def, step, until, retry, now.instant);
+            Fate::Answered { revision, steps } => {
+                for ((def, step), became) in answered.steps.iter().zip(steps) {
+                    match became {
+                        Became::Applied => {
+                            self.assumed.applied(def, step.task(), revision, now.instant);
+                        }
+                        Became::NotSent => {
+                            let retry = now.instant + send::RETRY_NOT_APPLIED;
+                            self.refused(def, step, Revision::MAX, retry, now.instant);
+                        }
+                        Became::Refused => {
+                            // If the view has passed the refusal already, it does not explain
+                            // it: then only time helps, and at once would never end.
+                            let explained = !plan::has_passed(&self.view, revision);
+                            self.unexplained += u32::from(!explained);
+                            let until = if explained { revision } else { Revision::MAX };
+                            let retry = now.instant + send::RETRY_REFUSED;
+                            self.refused(def, step, until, retry, now.instant);
+                        }
                     }
                 }
             }
@@ -285,6 +297,7 @@ impl<'a> Lead<'a> {
     /// lists from there. Answers whether we still lead.
     async fn raise(&mut self) -> bool {
         self.in_flight.clear();
+        self.fetching = false;
         let record = LeaderRecord { identity: self.assigner.config.identity.clone() };
         let raise = send::Raise {
             backend: &self.assigner.backend,
@@ -320,6 +333,7 @@ impl<'a> Lead<'a> {
         let report = DemandReport {
             leading: true,
             fresh: self.fresh && planning,
+            trust: self.session.trust(),
             revision: self.view.revision(),
             definitions: demand::report(&self.view, &self.assumed, &self.plan, now.instant),
             unreadable: self.view.unreadable(),

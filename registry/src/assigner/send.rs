@@ -16,20 +16,26 @@ use crate::view::View;
 /// A refused step is planned again when the view has passed the refusal, or after this.
 pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(1);
 
-/// What was certainly not applied is planned again after this.
+/// What was certainly not applied, or not sent, is planned again after this.
 pub(super) const RETRY_NOT_APPLIED: Duration = Duration::from_millis(250);
 
 type Planned = (DefinitionId, Step);
 type Steps = Vec<Planned>;
 
-/// One request and the steps it carries out: those of `fetches` after those of `batch`.
+/// One request and the steps it carries out.
 pub(super) struct Request {
     steps: Steps,
-    batch: Batch,
-    /// Moves that need a record first.
-    fetches: Vec<Fetch>,
+    work: Work,
     space: Keyspace,
     fence: Compare,
+}
+
+/// What a request sends. Never both: a batch that is full with moves has no room for those whose
+/// records are read first, and while there is much to do every batch is full.
+enum Work {
+    Moves(Batch),
+    /// Moves that need a record first.
+    Fetches(Vec<Fetch>),
 }
 
 /// Records that one request reads before it is sent: payloads, of 64 KiB by default.
@@ -39,18 +45,30 @@ const FETCHES: usize = 16;
 pub(super) struct Answered {
     pub(super) steps: Steps,
     pub(super) fate: Fate,
+    /// Whether it read records first.
+    pub(super) fetched: bool,
 }
 
 /// What may be concluded about a request.
 pub(super) enum Fate {
-    /// Answered: which steps were applied, in order.
-    Answered { revision: Revision, applied: Vec<bool> },
+    /// Answered: what became of each step, in order.
+    Answered { revision: Revision, steps: Vec<Became> },
     /// The term was over: nothing was applied.
     Fenced,
     /// Certainly not applied.
     NotApplied,
     /// Anything may be, or may still become.
     Unknown,
+}
+
+/// What became of a step of a request that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Became {
+    Applied,
+    /// Its fences did not hold.
+    Refused,
+    /// Its record could not be read, or was too large beside the others.
+    NotSent,
 }
 
 /// Makes requests from a plan.
@@ -63,65 +81,56 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// At most `room` requests; what does not fit is planned again.
-    pub(super) fn requests(&self, plan: &Plan, room: usize) -> Vec<Request> {
+    /// At most `room` requests; what does not fit is planned again. One of them reads records
+    /// first, if there is any to read and it `may_fetch`.
+    pub(super) fn requests(&self, plan: &Plan, room: usize, may_fetch: bool) -> Vec<Request> {
         let mut requests = Vec::new();
-        let mut next = Draft::default();
-        for (def, step) in &plan.steps {
+        if may_fetch && room > 0 {
+            requests.extend(self.fetches(plan));
+        }
+        let (mut batch, mut steps) = (Batch::default(), Steps::new());
+        for (def, step) in plan.steps.iter().filter(|(_, step)| !step.needs_record()) {
             if requests.len() >= room {
                 return requests;
             }
-            let Some(written) = plan::write(self.space, self.view, def, step, self.entropy, self.now) else {
-                continue;
+            let Some(Written::Move(row)) = self.write(def, step) else { continue };
+            let row = match batch.push(row) {
+                Ok(()) => None,
+                Err((row, _)) => {
+                    // Full, or to be answered first.
+                    let work = Work::Moves(std::mem::take(&mut batch));
+                    requests.push(self.request(std::mem::take(&mut steps), work));
+                    Some(row)
+                }
             };
-            let one = (def.clone(), step.clone());
-            if let Some(refused) = next.take(written, one) {
-                requests.push(self.request(std::mem::take(&mut next)));
-                let (written, one) = *refused;
-                let _ = next.take(written, one); // an empty one takes anything
+            // An empty one takes anything.
+            if row.is_none_or(|row| batch.push(row).is_ok()) {
+                steps.push((def.clone(), step.clone()));
             }
         }
-        if !next.is_empty() && requests.len() < room {
-            requests.push(self.request(next));
+        if !steps.is_empty() && requests.len() < room {
+            requests.push(self.request(steps, Work::Moves(batch)));
         }
         requests
     }
 
-    fn request(&self, draft: Draft) -> Request {
-        let Draft { batch, mut steps, fetches, fetching } = draft;
-        steps.extend(fetching);
-        Request { steps, batch, fetches, space: self.space.clone(), fence: self.fence.clone() }
-    }
-}
-
-/// A request in the making.
-#[derive(Default)]
-struct Draft {
-    batch: Batch,
-    steps: Steps,
-    fetches: Vec<Fetch>,
-    fetching: Steps,
-}
-
-impl Draft {
-    fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.fetches.is_empty()
-    }
-
-    /// Takes a step, or gives it back: the request is full, or must be answered first.
-    fn take(&mut self, written: Written, one: Planned) -> Option<Box<(Written, Planned)>> {
-        match written {
-            Written::Fetch(fetch) if self.fetches.len() < FETCHES => {
-                self.fetches.push(fetch);
-                self.fetching.push(one);
+    fn fetches(&self, plan: &Plan) -> Option<Request> {
+        let (mut fetches, mut steps) = (Vec::new(), Steps::new());
+        for (def, step) in plan.steps.iter().filter(|(_, step)| step.needs_record()).take(FETCHES) {
+            if let Some(Written::Fetch(fetch)) = self.write(def, step) {
+                fetches.push(fetch);
+                steps.push((def.clone(), step.clone()));
             }
-            Written::Fetch(fetch) => return Some(Box::new((Written::Fetch(fetch), one))),
-            Written::Move(row) => match self.batch.push(row) {
-                Ok(()) => self.steps.push(one),
-                Err((row, _)) => return Some(Box::new((Written::Move(row), one))),
-            },
         }
-        None
+        (!steps.is_empty()).then(|| self.request(steps, Work::Fetches(fetches)))
+    }
+
+    fn write(&self, def: &DefinitionId, step: &Step) -> Option<Written> {
+        plan::write(self.space, self.view, def, step, self.entropy, self.now)
+    }
+
+    fn request(&self, steps: Steps, work: Work) -> Request {
+        Request { steps, work, space: self.space.clone(), fence: self.fence.clone() }
     }
 }
 
@@ -130,31 +139,37 @@ impl Request {
         &self.steps
     }
 
+    /// Whether it reads records first.
+    pub(super) fn fetches(&self) -> bool {
+        matches!(self.work, Work::Fetches(_))
+    }
+
     pub(super) async fn send(self, backend: DynBackend) -> Answered {
-        let Self { steps, mut batch, fetches, space, fence } = self;
-        let mut sent = vec![true; batch.len()];
-        for row in fetched(&backend, &space, fetches).await {
-            // What does not fit beside the others, by its payload, is planned again.
-            sent.push(row.is_some_and(|row| batch.push(row).is_ok()));
-        }
+        let fetched = self.fetches();
+        let Self { steps, work, space, fence } = self;
+        let (batch, sent) = match work {
+            Work::Moves(batch) => {
+                let sent = vec![true; batch.len()];
+                (batch, sent)
+            }
+            Work::Fetches(fetches) => {
+                let mut batch = Batch::default();
+                let rows = fetch_all(&backend, &space, fetches).await.into_iter();
+                let sent = rows.map(|row| row.is_some_and(|row| batch.push(row).is_ok())).collect();
+                (batch, sent)
+            }
+        };
         if batch.is_empty() {
             // Only reads went wrong, or showed that there is nothing to do.
-            return Answered { steps, fate: Fate::NotApplied };
+            return Answered { steps, fate: Fate::NotApplied, fetched };
         }
-        let fate = match fate(backend.txn(batch.into_txn(Some(fence))).await) {
-            Fate::Answered { revision, applied } => {
-                let mut applied = applied.into_iter();
-                let of = |sent: bool| sent && applied.next().unwrap_or(false);
-                Fate::Answered { revision, applied: sent.into_iter().map(of).collect() }
-            }
-            other => other,
-        };
-        Answered { steps, fate }
+        let fate = fate(backend.txn(batch.into_txn(Some(fence))).await, sent);
+        Answered { steps, fate, fetched }
     }
 }
 
 /// Reads the records, all at once, and makes the moves that need them.
-async fn fetched(backend: &DynBackend, space: &Keyspace, fetches: Vec<Fetch>) -> Vec<Option<Move>> {
+async fn fetch_all(backend: &DynBackend, space: &Keyspace, fetches: Vec<Fetch>) -> Vec<Option<Move>> {
     let reads = fetches.into_iter().map(|fetch| async move {
         let range = KeyRange::one(space.path(&fetch.key()));
         let found = backend.range(RangeRequest::new(range)).await.ok()?;
@@ -163,13 +178,19 @@ async fn fetched(backend: &DynBackend, space: &Keyspace, fetches: Vec<Fetch>) ->
     futures::future::join_all(reads).await
 }
 
-fn fate(answer: Result<TxnAnswer, BackendError>) -> Fate {
+/// What an answer says of the steps, of which those were sent.
+fn fate(answer: Result<TxnAnswer, BackendError>, sent: Vec<bool>) -> Fate {
     match answer {
         Ok(answer) => {
             let revision = answer.revision;
-            Batch::answers(answer).map_or(Fate::Fenced, |answers| Fate::Answered {
-                revision,
-                applied: answers.iter().map(|one| one.succeeded).collect(),
+            Batch::answers(answer).map_or(Fate::Fenced, |answers| {
+                let mut applied = answers.iter().map(|one| one.succeeded);
+                let of = |sent: bool| match sent.then(|| applied.next()) {
+                    None => Became::NotSent,
+                    Some(Some(true)) => Became::Applied,
+                    Some(_) => Became::Refused,
+                };
+                Fate::Answered { revision, steps: sent.into_iter().map(of).collect() }
             })
         }
         Err(error) => match error.class() {
@@ -226,3 +247,6 @@ impl Raise<'_> {
         Ok(ours.map(|entry| entry.mod_revision))
     }
 }
+
+#[cfg(test)]
+mod tests;
