@@ -52,7 +52,8 @@ pub struct Options {
     /// The registry's prefix. Default `/bellows/`.
     pub prefix: String,
     /// The largest payload and the largest result as they are written, in bytes. At most
-    /// 1 MiB.
+    /// 1 MiB; default 64 KiB. A worker of this client has the same, unless its
+    /// [`Tasks::max_body`](crate::Tasks::max_body) says otherwise.
     pub max_body: usize,
     /// What is done to payloads before they are written, and undone to results. Default
     /// nothing. A worker of this client uses the same, unless its
@@ -136,15 +137,8 @@ impl Bellows {
         use bellows_registry::backend::etcd::{EtcdBackend, EtcdConfig};
         let etcd = EtcdBackend::new(EtcdConfig::new(config.etcd_endpoints.clone()));
         let backend: DynBackend = Arc::new(etcd.map_err(ConnectError::Backend)?);
-        let options = Options {
-            namespace: config.namespace.to_string(),
-            prefix: config.prefix.clone(),
-            lease_ttl: config.lease_ttl,
-            codecs: config.codecs.clone(),
-            ..Options::default()
-        };
         let control = Control::on_its_own_thread().map_err(ConnectError::Thread)?;
-        Self::assemble(backend, control, options, Arc::new(Entropy::system()), None)
+        Self::assemble(backend, control, config.options.clone(), Arc::new(Entropy::system()), None)
     }
 
     pub(crate) fn assemble(

@@ -25,7 +25,7 @@ use bellows_registry::id::Namespace;
 use bellows_registry::spec::Span;
 use tracing_subscriber::EnvFilter;
 
-use crate::envelope::codecs::Codecs;
+use crate::client::Options;
 use crate::error::ConnectError;
 
 /// What a process is told by its environment. See the table in this module's source, and in
@@ -34,10 +34,9 @@ use crate::error::ConnectError;
 pub struct Config {
     /// `BELLOWS_ETCD_ENDPOINTS`.
     pub etcd_endpoints: Vec<String>,
-    /// `BELLOWS_PREFIX`.
-    pub prefix: String,
-    /// `BELLOWS_NAMESPACE`.
-    pub namespace: Namespace,
+    /// `BELLOWS_NAMESPACE`, `BELLOWS_PREFIX` and `BELLOWS_LEASE_TTL`, and what no variable says:
+    /// set that before [`Bellows::connect`](crate::Bellows::connect).
+    pub options: Options,
     /// `BELLOWS_DEFINITION`.
     pub definition: Option<String>,
     /// `BELLOWS_POD_NAME`.
@@ -46,15 +45,10 @@ pub struct Config {
     pub version: Option<String>,
     /// `BELLOWS_CONCURRENCY`.
     pub concurrency: Option<u32>,
-    /// `BELLOWS_LEASE_TTL`.
-    pub lease_ttl: Duration,
     /// `BELLOWS_DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
     /// `BELLOWS_HTTP_ADDR`.
     pub http_addr: SocketAddr,
-    /// What is done to payloads and results. Not from the environment: set it before
-    /// [`Bellows::connect`](crate::Bellows::connect).
-    pub codecs: Codecs,
 }
 
 impl Config {
@@ -79,11 +73,26 @@ impl Config {
             "BELLOWS_NAMESPACE",
             "set it to the namespace of your TaskDefinitions, such as default",
         )?;
+        let mut options =
+            Options { namespace: Namespace::new(&namespace)?.to_string(), ..Options::default() };
+        if let Some(prefix) = var("BELLOWS_PREFIX") {
+            options.prefix = prefix;
+        }
+        let ttl = parsed(&var, "BELLOWS_LEASE_TTL", |text| {
+            let ttl = span(text)?;
+            // No longer than the assigner waits past a time-out: what it takes back from a
+            // dead worker must not meet a lease that still stands, or the same worker is
+            // given the task again.
+            let allowed = Duration::from_secs(2)..=Duration::from_secs(60);
+            if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 1m".to_owned()) }
+        })?;
+        if let Some(ttl) = ttl {
+            options.lease_ttl = ttl;
+        }
         let pod = var("BELLOWS_POD_NAME").or_else(|| var("HOSTNAME"));
         Ok(Self {
             etcd_endpoints,
-            prefix: var("BELLOWS_PREFIX").unwrap_or_else(|| "/bellows/".to_owned()),
-            namespace: Namespace::new(&namespace)?,
+            options,
             definition: var("BELLOWS_DEFINITION"),
             pod: pod.unwrap_or_else(|| "local".to_owned()).to_lowercase(),
             version: var("BELLOWS_VERSION"),
@@ -91,21 +100,11 @@ impl Config {
                 Ok(0) | Err(_) => Err("is not a number of tasks from 1".to_owned()),
                 Ok(slots) => Ok(slots),
             })?,
-            lease_ttl: parsed(&var, "BELLOWS_LEASE_TTL", |text| {
-                let ttl = span(text)?;
-                // No longer than the assigner waits past a time-out: what it takes back from a
-                // dead worker must not meet a lease that still stands, or the same worker is
-                // given the task again.
-                let allowed = Duration::from_secs(2)..=Duration::from_secs(60);
-                if allowed.contains(&ttl) { Ok(ttl) } else { Err("is not from 2s to 1m".to_owned()) }
-            })?
-            .unwrap_or(Duration::from_secs(10)),
             drain_timeout: parsed(&var, "BELLOWS_DRAIN_TIMEOUT", span)?.unwrap_or(Duration::from_secs(25)),
             http_addr: parsed(&var, "BELLOWS_HTTP_ADDR", |text| {
                 text.parse().map_err(|_| "is not an address such as 0.0.0.0:8080".to_owned())
             })?
             .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080))),
-            codecs: Codecs::default(),
         })
     }
 }
@@ -191,8 +190,9 @@ mod tests {
     fn defaults_are_those_of_the_table() {
         let config = with(&[]).unwrap();
         assert_eq!(config.etcd_endpoints, ["http://a:2379", "http://b:2379"]);
-        assert_eq!((config.prefix.as_str(), config.concurrency), ("/bellows/", None));
-        assert_eq!((config.lease_ttl.as_secs(), config.drain_timeout.as_secs()), (10, 25));
+        assert_eq!((config.options.prefix.as_str(), config.concurrency), ("/bellows/", None));
+        assert_eq!(config.options.namespace, "media");
+        assert_eq!((config.options.lease_ttl.as_secs(), config.drain_timeout.as_secs()), (10, 25));
         assert_eq!(config.http_addr.to_string(), "0.0.0.0:8080");
     }
 

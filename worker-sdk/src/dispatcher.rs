@@ -175,6 +175,7 @@ impl WorkerDispatcher {
         self.tasks.check()?;
         let codecs = self.tasks.codecs.clone().unwrap_or_else(|| self.client.shared.options.codecs.clone());
         codecs.check()?;
+        let max_body = self.tasks.max_body.unwrap_or(self.client.shared.options.max_body);
         let kinds = self.kinds_to_serve().await?;
         let (drain, draining) = watch::channel(None);
         let mut handle = DispatcherHandle {
@@ -209,6 +210,7 @@ impl WorkerDispatcher {
                 users: Handle::current(),
                 metrics: self.metrics.clone(),
                 codecs: codecs.clone(),
+                max_body,
                 health,
                 tick,
                 draining: draining.clone(),

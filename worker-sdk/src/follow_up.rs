@@ -34,9 +34,9 @@ impl<C> TaskSuccess<C> {
         self.and_publish_task(NewTask::<T>::new(payload))
     }
 
-    /// As [`TaskSuccess::and_publish`], for a task with headers or a delay. One with a key
-    /// or an id of its own is refused, and parks the task: whether it is to be published
-    /// must not depend on others.
+    /// As [`TaskSuccess::and_publish`], for a task with a delay, headers, a priority or whatever
+    /// else. One with an id of its own, an idempotency key or a unique key is refused, and parks
+    /// the task: whether it is to be published must not depend on others.
     pub fn and_publish_task<T: TaskDefinition<Trigger: PublishStrategy>>(mut self, task: NewTask<T>) -> Self {
         self.follow_ups.push(Asked { name: T::NAME, task: task.draft.encode() });
         self

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bellows_registry::id::WorkerId;
+use bellows_registry::record::limits;
 use bellows_registry::spec::{Policy, Trigger};
 use tower::{BoxError, Layer, Service};
 
@@ -41,6 +42,7 @@ pub struct Tasks {
     states: States,
     pub(crate) layers: Vec<ErasedLayer>,
     pub(crate) codecs: Option<Codecs>,
+    pub(crate) max_body: Option<usize>,
 }
 
 /// One kind of work.
@@ -220,6 +222,14 @@ impl Tasks {
     /// [`Options::codecs`](crate::Options::codecs).
     pub fn codecs(mut self, codecs: Codecs) -> Self {
         self.codecs = Some(codecs);
+        self
+    }
+
+    /// The largest result, and the largest payload of a follow-up task, as they are written, in
+    /// bytes, for a worker whose client is made by [`serve`](crate::serve()); wins over the
+    /// client's [`Options::max_body`](crate::Options::max_body), and is at most 1 MiB, as that.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = Some(bytes.min(limits::BODY_HARD));
         self
     }
 

@@ -30,16 +30,13 @@ impl TaskDefinition for Act {
 fn config(url: &str, lease_ttl: Duration) -> Config {
     Config {
         etcd_endpoints: vec![url.to_owned()],
-        prefix: "/bellows/".to_owned(),
-        namespace: "default".parse().unwrap(),
+        options: Options { lease_ttl, ..Options::default() },
         definition: None,
         pod: "pod".to_owned(),
         version: None,
         concurrency: None,
-        lease_ttl,
         drain_timeout: Duration::from_secs(5),
         http_addr: ([127, 0, 0, 1], 0).into(),
-        codecs: bellows_sdk::Codecs::default(),
     }
 }
 

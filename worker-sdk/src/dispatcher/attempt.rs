@@ -77,7 +77,7 @@ pub(crate) struct Stage {
     pub(crate) slots: Arc<Slots>,
     /// Where handlers run: the user's runtime.
     pub(crate) users: Handle,
-    pub(crate) max_result: usize,
+    pub(crate) max_body: usize,
     /// The version of this program, if it was told.
     pub(crate) version: Option<String>,
     pub(crate) codecs: Codecs,
@@ -123,7 +123,7 @@ pub(crate) async fn run(
         payload: &payload,
         started: started.wall,
         now: now.wall,
-        max_result: stage.max_result,
+        max_body: stage.max_body,
         version: stage.version.as_deref(),
     };
     let took = now.instant - started.instant;
@@ -182,7 +182,7 @@ async fn end_unbegun(
         payload: &Bytes::new(),
         started: now,
         now,
-        max_result: stage.max_result,
+        max_body: stage.max_body,
         version: stage.version.as_deref(),
     };
     let (ending, recorded) = record_end(&stage, &attempt, end, stop).await;
@@ -274,7 +274,7 @@ impl Running<'_> {
         let call = Call { context: self.context(deadline, cancelled.clone(), own), payload, slot };
         let (stack, codecs) = (self.stage.stack.clone(), self.stage.codecs.clone());
         let about = About::payload(&self.at.definition, self.at.task);
-        let handler = around::run(codecs, stack, about, call, self.stage.max_result);
+        let handler = around::run(codecs, stack, about, call, self.stage.max_body);
         let running = self.stage.users.spawn(trace::within(own, handler).instrument(span));
         // Whoever drops this attempt drops its handler.
         let mut running = AbortOnDropHandle::new(running);

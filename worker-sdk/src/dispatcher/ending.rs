@@ -44,7 +44,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) payload: &'a Bytes,
     pub(crate) started: WallMillis,
     pub(crate) now: WallMillis,
-    pub(crate) max_result: usize,
+    pub(crate) max_body: usize,
     /// The version of this program, if it was told.
     pub(crate) version: Option<&'a str>,
 }
@@ -93,7 +93,7 @@ impl Attempt<'_> {
         match ran {
             Ran::Succeeded { result, codecs, again, follow_ups } => {
                 let (at, slot) = (self.at, self.record.slot);
-                match follow_up::prepare(at, slot, self.now, self.max_result, follow_ups) {
+                match follow_up::prepare(at, slot, self.now, self.max_body, follow_ups) {
                     Ok(follow_ups) => self.succeeded(space, (result, codecs), again, follow_ups),
                     Err(text) => self.park(space, ErrorKind::ResultRefused, text),
                 }

@@ -48,6 +48,7 @@ pub(super) struct Dispatcher {
     pub(super) users: Handle,
     pub(super) metrics: Metrics,
     pub(super) codecs: Codecs,
+    pub(super) max_body: usize,
     pub(super) health: watch::Sender<Health>,
     pub(super) tick: watch::Sender<Instant>,
     pub(super) draining: watch::Receiver<Option<Instant>>,
@@ -82,7 +83,7 @@ impl Dispatcher {
             slots: Arc::clone(&self.slots),
             users: self.users.clone(),
             version: self.version.clone(),
-            max_result: shared.options.max_body,
+            max_body: self.max_body,
             codecs: self.codecs.clone(),
             metrics: self.metrics.clone(),
         });

@@ -17,7 +17,7 @@ use crate::tasks::{Call, Ran};
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the handler of one attempt.
-pub(crate) async fn run(codecs: Codecs, stack: Stack, about: About, call: Call, max_result: usize) -> Ran {
+pub(crate) async fn run(codecs: Codecs, stack: Stack, about: About, call: Call, max_body: usize) -> Ran {
     let (applied, attempt) = (&call.context.envelope.codecs, call.context.attempt);
     let payload = match codecs.open(&about, applied, call.payload.clone()).await {
         Ok(payload) => payload,
@@ -30,13 +30,13 @@ pub(crate) async fn run(codecs: Codecs, stack: Stack, about: About, call: Call, 
     let ran = stack.run(Call { payload, ..call }).await;
     let Ran::Succeeded { result, again, mut follow_ups, .. } = ran else { return ran };
     let by = (about.definition(), about.task(), attempt);
-    follow_up::seal(&mut follow_ups, &codecs, by, max_result).await;
+    follow_up::seal(&mut follow_ups, &codecs, by, max_body).await;
     if about.task().is_singleton() {
         // Nobody awaits its result.
         return Ran::Succeeded { result: Bytes::new(), codecs: Vec::new(), again, follow_ups };
     }
     let about = About::result(about.definition(), about.task());
-    match codecs.seal_in_place(&about, result, max_result).await {
+    match codecs.seal_in_place(&about, result, max_body).await {
         Ok(sealed) => Ran::Succeeded { result: sealed.body, codecs: sealed.codecs, again, follow_ups },
         Err(error) => Ran::Unencodable(format!("the result cannot be written: {error}")),
     }

@@ -19,6 +19,7 @@ behaviours! {
     a_handler_that_takes_too_long_is_cancelled_and_its_attempt_fails,
     a_payload_that_does_not_decode_is_parked_and_blocks_nobody,
     a_result_over_the_limit_is_a_typed_failure,
+    a_worker_may_allow_larger_results,
 }
 
 async fn failed(task: TaskHandle<Act>) -> TaskFailed {
@@ -158,4 +159,16 @@ async fn a_result_over_the_limit_is_a_typed_failure(world: World) {
     let failed = failed(world.bellows.publish::<Act>("x".into()).await.unwrap()).await;
     assert_eq!((failed.ended, failed.errors[0].kind), (Ended::Parked, ErrorKind::ResultRefused));
     assert!(failed.errors[0].message.contains("70002 bytes; the limit is 65536"), "{failed}");
+}
+
+async fn a_worker_may_allow_larger_results(world: World) {
+    world.define(LONG).await;
+    let act = |_: TaskContext, text: String| async move { Ok(text.repeat(700).into()) };
+    let tasks = Tasks::new().with_fn::<Act, _, _>(act).max_body(100_000);
+    let _worker = WorkerDispatcher::of(&world.bellows, tasks).launch().await.unwrap();
+    let task = world.bellows.publish::<Act>("x".repeat(100)).await.unwrap();
+    assert_eq!(within(SOON, task).await.unwrap().len(), 70_000);
+    let task = world.bellows.publish::<Act>("x".repeat(150)).await.unwrap();
+    let failed = failed(task).await;
+    assert!(failed.errors[0].message.contains("105002 bytes; the limit is 100000"), "{failed}");
 }

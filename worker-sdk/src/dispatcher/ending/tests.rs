@@ -55,7 +55,7 @@ fn ends_after(tally: Tally, task: TaskId, end: End) -> String {
         payload: &payload,
         started: NOW,
         now: NOW,
-        max_result: 8,
+        max_body: 8,
         version: None,
     };
     let space = Keyspace::default();
